@@ -1,0 +1,76 @@
+"""Every exception the product raises on purpose, with the exit code that the command line ends with.
+
+HitlError
+├── UsageError            2  what a person wrote does not validate
+│   ├── PolicyError       2  … in a policy file; carries every problem with line and column
+│   └── SettingsError     2  … in the settings
+├── UnreachableError      4  Kafka was not reached; nothing was written
+├── RefusedError          5  the right, the signature or a ceiling is missing
+└── BrokenError           6  our own code or its world is broken; the process stops and the log replays
+
+A message says what was found, what was expected, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class HitlError(Exception):
+    """Anything that hitl-stream raises on purpose."""
+
+    exit_code = 6
+
+
+class UsageError(HitlError):
+    """What a person wrote does not validate."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a file: `rule` names the law it breaks, lines and columns start at 1 (0: unknown)."""
+
+    rule: str
+    message: str
+    path: str = ""
+    line: int = 0
+    column: int = 0
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        place = f"{self.line}:{self.column}: " if self.line else ""
+        where = f"{self.path}: " if self.path else ""
+        return f"{place}{self.severity} {self.rule}: {where}{self.message}"
+
+
+class PolicyError(UsageError):
+    """A policy file that cannot be used; `problems` holds every reason found, not only the first."""
+
+    def __init__(self, source: str, problems: tuple[Problem, ...]) -> None:
+        self.source = source
+        self.problems = problems
+        super().__init__("\n".join(f"{source}:{problem}" for problem in problems))
+
+
+class SettingsError(UsageError):
+    """A setting that cannot be used."""
+
+
+class UnreachableError(HitlError):
+    """Kafka was not reached; nothing was written."""
+
+    exit_code = 4
+
+
+class RefusedError(HitlError):
+    """The right, the signature or a ceiling is missing."""
+
+    exit_code = 5
+
+
+class BrokenError(HitlError):
+    """Our own code or its world is broken. The process stops; the log replays."""
+
+    exit_code = 6

@@ -1,0 +1,64 @@
+"""The closed vocabularies: every word that may stand in a record, a metric label or a log line."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class Outcome(IntEnum):
+    """Where an action goes next. A larger value is stricter, so `max` picks the strictest."""
+
+    EXECUTE, REVIEW, ESCALATE, HOLD, REFUSE = range(1, 6)
+
+
+class Level(IntEnum):
+    """How far a class of action may go by itself: 1 recommends, 2 asks, 3 acts and reports, 4 acts and logs."""
+
+    RECOMMEND, CONFIRM, REPORT, LOG = range(1, 5)
+
+
+class Purpose(StrEnum):
+    """Why a review exists. Only `decide` can lead to an execute record."""
+
+    DECIDE = "decide"
+    AUDIT = "audit"
+    SECOND = "second"
+    CANARY = "canary"
+    EXCEPTION = "exception"
+
+
+class End(StrEnum):
+    """An end without execution."""
+
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    STALE = "stale"
+    SUPERSEDED = "superseded"
+    REFUSED = "refused"
+
+
+class Why(StrEnum):
+    """Why an action was closed."""
+
+    LATE = "late"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    IDENTITY = "identity"
+    POLICY = "policy"
+    UNSEALED = "unsealed"
+    ADMIT_BY = "admit_by"
+    DECIDE_BY = "decide_by"
+    EXECUTE_BY = "execute_by"
+
+
+class ErrorClass(StrEnum):
+    """Why a record is a dead letter."""
+
+    NOT_JSON = "not_json"
+    SCHEMA = "schema"
+    TOO_DEEP = "too_deep"
+    TOO_LARGE = "too_large"
+    UNKNOWN_TYPE = "unknown_type"
+    SEAL = "seal"
+    ENCODING = "encoding"
+    EMPTY = "empty"

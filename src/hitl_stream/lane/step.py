@@ -1,0 +1,75 @@
+"""What a lane hosts: a step that decides a batch, and the state that it reads and never touches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct
+
+Header = tuple[str, bytes]
+
+
+class Record(Protocol):
+    """A record as Kafka hands it out. `timestamp` is its append time in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header]
+
+
+class Output(Struct, frozen=True, gc=False):
+    """One record to be written in the batch's transaction, to a partition that the step names."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...] = ()
+
+
+class Moment(Struct, frozen=True, gc=False):
+    """What a batch is decided under: control time in milliseconds, and the last control offset applied (−1: none)."""
+
+    now_ms: int
+    epoch: int = -1
+
+
+S = TypeVar("S", bound="State")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a step answers for a batch. `changes` reach the state, and `tally` the metrics, after a *known* commit."""
+
+    outputs: Sequence[Output]
+    changes: Any = None
+    tally: Any = field(default=None)
+
+
+class State(Protocol):
+    """A fold over one partition of the log."""
+
+    def apply(self, changes: Any) -> None:
+        """Take in the changes of a batch that is known to be committed."""
+
+    def replay(self, records: Sequence[Record]) -> None:
+        """Take in records of the past without deciding them: only their bytes and append times count."""
+
+    def next_timer_ms(self) -> int | None:
+        """Say when the step wants to be called without a record (control time), or None."""
+
+
+class Step(Protocol, Generic[S]):
+    """A plain function over a batch of one partition. It returns outputs and changes, and touches nothing."""
+
+    def __call__(self, batch: Sequence[Record], state: S, moment: Moment) -> Result:
+        """Decide a batch; records of several inputs come merged by (append time, topic, offset)."""
+
+    def on_timer(self, state: S, moment: Moment) -> Result:
+        """Decide what is due at `moment`; every input has been read to a high watermark taken at or after it."""

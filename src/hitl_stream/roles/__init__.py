@@ -1,0 +1,1 @@
+"""The roles that `hitl run` starts: each joins the lane (or Faust) to the core."""

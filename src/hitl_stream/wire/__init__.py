@@ -1,0 +1,1 @@
+"""Bytes and names: how actions and decisions look on Kafka. Still no I/O."""
