@@ -7,7 +7,7 @@ and not with the nearest float. Fields that the model does not know stay in the 
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -22,6 +22,8 @@ ACTION_BYTES_MAX = 64 * 1024
 """An action may be this long; assets are referred to, not embedded."""
 DEPTH_MAX = 32
 """Objects and arrays may nest this deep."""
+NUMBER_MAX = Decimal("1e24")
+"""No number of an action is as large as this: more than any currency needs, little enough to add up exactly."""
 LEGS_MAX = 1_000
 EVIDENCE_MAX = 100
 FLAGS_MAX = 32
@@ -49,6 +51,13 @@ class Change(Struct, frozen=True, gc=False):
     before: Number | None = None
     after: Number | None = None
     unit: Annotated[str, Meta(max_length=32)] | None = None
+
+
+class TextChange(Change, frozen=True, gc=False):
+    """A leg whose value is no number, such as a headline or a status: it has no size, so no limit lets it through."""
+
+    was: str | bool | None = None
+    becomes: str | bool | None = None
 
 
 class Evidence(Struct, frozen=True, gc=False):
@@ -130,3 +139,29 @@ def entity_of(action: Action) -> Entity:
 def accounts_of(action: Action) -> frozenset[str | None]:
     """Return every account that a leg of the action touches."""
     return frozenset(change.entity.account for change in action.changes)
+
+
+def flaw(action: Action) -> str | None:
+    """Say what is wrong with a well-formed action that no type can express, or None.
+
+    The rest of the core relies on it: every number is finite and below `NUMBER_MAX`, and a tenant holds no slash, so
+    that `tenant/action_id` names one action only.
+    """
+    try:
+        for change in action.changes:
+            if change.before is not None and not -NUMBER_MAX < change.before < NUMBER_MAX:
+                return f"before of {change.field} is out of range"
+            if change.after is not None and not -NUMBER_MAX < change.after < NUMBER_MAX:
+                return f"after of {change.field} is out of range"
+        for evidence in action.evidence:
+            if evidence.value is not None and not -NUMBER_MAX < evidence.value < NUMBER_MAX:
+                return f"value of {evidence.signal} is out of range"
+            if evidence.before is not None and not -NUMBER_MAX < evidence.before < NUMBER_MAX:
+                return f"before of {evidence.signal} is out of range"
+        if action.confidence is not None and not -NUMBER_MAX < action.confidence < NUMBER_MAX:
+            return "confidence is out of range"
+    except InvalidOperation:
+        return "NaN is not a number"
+    if "/" in action.tenant:
+        return "a tenant holds no '/'"
+    return None

@@ -30,7 +30,10 @@ class UsageError(HitlError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong in a file: `rule` names the law it breaks, lines and columns start at 1 (0: unknown)."""
+    """One thing wrong in a file: `rule` names the law it breaks, lines and columns start at 1 (0: unknown).
+
+    `path` is for people; `at` is the same way down the file as keys and indexes, since a key may hold dots itself.
+    """
 
     rule: str
     message: str
@@ -38,6 +41,7 @@ class Problem:
     line: int = 0
     column: int = 0
     severity: str = "error"
+    at: tuple[str | int, ...] = ()
 
     def __str__(self) -> str:
         place = f"{self.line}:{self.column}: " if self.line else ""

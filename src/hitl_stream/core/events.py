@@ -62,3 +62,37 @@ class ErrorClass(StrEnum):
     SEAL = "seal"
     ENCODING = "encoding"
     EMPTY = "empty"
+
+
+class Abort(StrEnum):
+    """Why a batch's transaction did not commit. After `unknown` nobody can say whether it did."""
+
+    EPOCH = "epoch"
+    ERROR = "error"
+    FENCED = "fenced"
+    UNKNOWN = "unknown"
+    REVOKED = "revoked"
+
+
+class RouterTally:
+    """What the router counted in one batch; it reaches the metrics after the batch's known commit.
+
+    Every input record is counted exactly once in `routed`, `dead` or `moved`; the others are details of those.
+    `class` is the policy's class, or "none" where the policy has no such class: never a word that an agent chose.
+    """
+
+    __slots__ = ("audit", "closed", "dead", "moved", "recommended", "routed")
+
+    def __init__(self) -> None:
+        self.routed: dict[tuple[str, str], int] = {}
+        """(class, outcome's name) → actions that were decided, also those that were closed or only recommended."""
+        self.closed: dict[str, int] = {}
+        """`Why` → routed actions that ended at the router."""
+        self.dead: dict[str, int] = {}
+        """`ErrorClass` → records that could not be read."""
+        self.moved: int = 0
+        """Actions sent on to their home partition."""
+        self.recommended: int = 0
+        """Routed actions of level 1, which end as a recommendation."""
+        self.audit: int = 0
+        """Copies drawn for audit: outputs, not inputs."""

@@ -24,13 +24,17 @@ class Record(Protocol):
 
 
 class Output(Struct, frozen=True, gc=False):
-    """One record to be written in the batch's transaction, to a partition that the step names."""
+    """One record to be written in the batch's transaction, to a partition that the step names.
+
+    `index` is the place in the batch of the record that caused it (−1: none, such as a timer).
+    """
 
     topic: str
     partition: int
     key: bytes | None
     value: bytes | None
     headers: tuple[Header, ...] = ()
+    index: int = -1
 
 
 class Moment(Struct, frozen=True, gc=False):
@@ -40,7 +44,7 @@ class Moment(Struct, frozen=True, gc=False):
     epoch: int = -1
 
 
-S = TypeVar("S", bound="State")
+S = TypeVar("S", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,12 @@ class Result:
 
 class State(Protocol):
     """A fold over one partition of the log."""
+
+    def size(self) -> int:
+        """Return how many things are remembered, for the metrics."""
+
+    def discard(self) -> None:
+        """Give back what the process shares; the state is not used afterwards."""
 
     def apply(self, changes: Any) -> None:
         """Take in the changes of a batch that is known to be committed."""

@@ -13,42 +13,88 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 PATTERN_LENGTH_MAX = 500
 TEXT_LENGTH_MAX = 16_000
 """Patterns run on at most so many characters; longer text is a finding of its own."""
 
-_DURATION = re.compile(r"^(\d+)(ms|s|m|h|d)$")
+DURATION_MS_MAX = 400 * 86_400_000
+"""As long as anything is kept (`verdicts`, `decisions`); a longer time is a slip of the pen."""
+EXPONENT_MAX = 30
+"""No limit, rate or amount needs more digits; without a bound, 1e999999999 would be a whole number of a gigabyte."""
+
+_DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_CURRENCY = re.compile(r"^[A-Z]{3}$")
+_CURRENCY = re.compile(r"[A-Z]{3}")
 
 
 def duration_ms(text: object) -> int:
     """Read `90s`, `15m`, `1h`, `2d` or `250ms` as milliseconds; an int is milliseconds already."""
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    found = _DURATION.match(text) if isinstance(text, str) else None
-    if found is None:
-        raise ValueError(f"{text!r} is not a duration; write a number and ms, s, m, h or d, such as 15m")
-    return int(found[1]) * _UNIT_MS[found[2]]
+    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if found is not None:
+        duration = int(found[1]) * _UNIT_MS[found[2]]
+    elif isinstance(text, int) and not isinstance(text, bool):
+        duration = text
+    else:
+        raise ValueError(f"{_plain(text)} is not a duration; write a number and ms, s, m, h or d, such as 15m")
+    if duration > DURATION_MS_MAX:
+        raise ValueError(f"{_plain(text)} is longer than {DURATION_MS_MAX // _UNIT_MS['d']} days; write a shorter time")
+    return duration
 
 
 def exact(value: object) -> Decimal:
     """Read a decimal as it is written: a string or a number, never a boolean, always finite."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise ValueError(f"{value!r} is not a number")
+        raise ValueError(f"{_plain(value)} is not a number")
     try:
         number = Decimal(str(value))
     except InvalidOperation:
-        raise ValueError(f"{value!r} is not a number") from None
+        raise ValueError(f"{_plain(value)} is not a number") from None
     if not number.is_finite():
-        raise ValueError(f"{value!r} is not a finite number")
+        raise ValueError(f"{_plain(value)} is not a finite number")
+    if number and (abs(number.adjusted()) > EXPONENT_MAX or len(number.as_tuple().digits) > EXPONENT_MAX):
+        raise ValueError(f"{_plain(value)} has more than {EXPONENT_MAX} digits; write a number of ordinary size")
     return number
 
 
+def whole(value: object) -> object:
+    """Let everything pass but a boolean, which Python would count as 0 or 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"{_plain(value)} is not a whole number")
+    return value
+
+
+def _plain(value: object) -> str:
+    shown = str(value).lower() if isinstance(value, bool | float | Decimal) else repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _day(value: object) -> object:
+    """Take a date or its ISO text. A bare number would be read as seconds since 1970."""
+    if isinstance(value, date):
+        return value
+    if isinstance(value, str) and _DAY.fullmatch(value):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    raise ValueError(f"{_plain(value)} is not a date; write year-month-day, such as 2026-11-01")
+
+
 def _currency(code: str) -> str:
-    if not _CURRENCY.match(code):
+    if not _CURRENCY.fullmatch(code):
         raise ValueError(f"{code!r} is not a currency; write its ISO 4217 code, such as EUR")
     return code
 
@@ -66,7 +112,7 @@ def _pattern(text: str) -> str:
         raise ValueError(f"a pattern is at most {PATTERN_LENGTH_MAX} characters, this one is {len(text)}")
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"not a regular expression: {error}") from None
     return text
 
@@ -77,7 +123,10 @@ def _field(spec: object) -> object:
 
 Exact = Annotated[Decimal, BeforeValidator(exact)]
 Share = Annotated[Decimal, BeforeValidator(exact), Field(ge=0, le=1)]
-Milliseconds = Annotated[int, BeforeValidator(duration_ms), Field(ge=0)]
+Whole = Annotated[int, BeforeValidator(whole)]
+Day = Annotated[date, BeforeValidator(_day)]
+_DURATION_SCHEMA = {"anyOf": [{"type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$"}, {"type": "integer", "minimum": 0}]}
+Milliseconds = Annotated[int, BeforeValidator(duration_ms), Field(ge=0), WithJsonSchema(_DURATION_SCHEMA)]
 Currency = Annotated[str, AfterValidator(_currency)]
 Money = Annotated[dict[Currency, Exact], Field(min_length=1, max_length=1)]
 """One amount: `{EUR: "10000"}`."""
@@ -90,6 +139,26 @@ Consequence = Literal[
 ]  # fmt: skip
 ErrorType = Literal["factual", "tone", "compliance", "limit", "other"]
 Then = Literal["review", "escalate", "refuse"]
+
+
+def _amount_kind(value: object) -> str:
+    return "money" if isinstance(value, Mapping) else "number"
+
+
+def _word_kind(value: object) -> str:
+    return "flag" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+
+
+# Tagged, so that what is written decides what it is: 1 is a number and never true, and one slip gives one message.
+Amount = Annotated[
+    Annotated[Exact, Tag("number")] | Annotated[Money, Tag("money")],
+    Discriminator(_amount_kind),
+]
+Word = Annotated[
+    Annotated[str, Tag("text")] | Annotated[bool, Tag("flag")] | Annotated[Exact, Tag("number")],
+    Discriminator(_word_kind),
+    WithJsonSchema({"type": ["string", "boolean", "number"]}),
+]
 
 
 class _Model(BaseModel):
@@ -123,6 +192,8 @@ class Defaults(_Model):
 
     queue: Key
     audit_sample: Share = Decimal("0.01")
+    auto_max_change: Annotated[Exact, Field(ge=0)] = Decimal("0.10")
+    """For financial classes that name no limit of their own."""
     max_age: Milliseconds = 900_000
     unusual_over: Annotated[Exact, Field(gt=0)] = Decimal(6)
     unusual_window: Annotated[Milliseconds, Field(ge=1_000)] = 900_000
@@ -161,7 +232,7 @@ class Lot(_Model):
 class ActionClass(_Model):
     """How far one type of action may go alone. What is not written is the stricter choice."""
 
-    level: Annotated[int, Field(ge=1, le=4)] = 2
+    level: Annotated[Whole, Field(ge=1, le=4)] = 2
     consequence: tuple[Consequence, ...] = ()
     auto_max_change: Annotated[Exact, Field(ge=0)] | None = None
     auto_min_confidence: Share | None = None
@@ -174,8 +245,8 @@ class ActionClass(_Model):
     goal: Key | None = None
     batch: Lot | None = None
     review: Literal["all", "above_risk", "edge_cases", "sample", "periodic"] | None = None
-    people: Annotated[int, Field(ge=1, le=2)] = 1
-    tier: Annotated[int, Field(ge=1, le=3)] | None = None
+    people: Annotated[Whole, Field(ge=1, le=2)] = 1
+    tier: Annotated[Whole, Field(ge=1, le=3)] | None = None
     audit_sample: Share | None = None
     second_review: Share | None = None
     canaries: bool = True
@@ -192,16 +263,16 @@ class ActionClass(_Model):
 class Match(_Model):
     """What a rule asks of one field; all that is written must hold. A field that is absent does not match."""
 
-    over: Exact | Money | None = None
-    under: Exact | Money | None = None
-    is_: str | bool | Exact | None = Field(default=None, alias="is")
+    over: Amount | None = None
+    under: Amount | None = None
+    is_: Word | None = Field(default=None, alias="is")
     in_: tuple[str, ...] | None = Field(default=None, alias="in")
     not_in: tuple[str, ...] | None = None
     contains: str | None = None
 
     @model_validator(mode="after")
     def _some(self) -> Match:
-        if not self.model_fields_set:
+        if all(asked is None for asked in (self.over, self.under, self.is_, self.in_, self.not_in, self.contains)):
             raise ValueError("an empty match; write over, under, is, in, not_in or contains")
         return self
 
@@ -227,10 +298,10 @@ class Length(_Validator):
     """The text has fewer than `under` characters, or at most `max`, or at most what another field's value allows."""
 
     kind: Literal["length"]
-    under: Annotated[int, Field(ge=1)] | None = None
-    max: Annotated[int, Field(ge=0)] | None = None
-    min: Annotated[int, Field(ge=0)] | None = None
-    max_by: dict[Key, dict[str, Annotated[int, Field(ge=0)]]] | None = None
+    under: Annotated[Whole, Field(ge=1)] | None = None
+    max: Annotated[Whole, Field(ge=0)] | None = None
+    min: Annotated[Whole, Field(ge=0)] | None = None
+    max_by: dict[Key, dict[str, Annotated[Whole, Field(ge=0)]]] | None = None
 
     @model_validator(mode="after")
     def _some(self) -> Length:
@@ -277,9 +348,10 @@ class Sentiment(_Validator):
 
 
 class Plugin(_Validator):
-    """Fails where the named plugin's verdict (0 to 1) is below `min`."""
+    """Fails where the named plugin's verdict (0 to 1) on the field is below `min`."""
 
     kind: Literal["plugin"]
+    field: Key = "content.text"
     name: Key
     min: Share
 
@@ -307,8 +379,8 @@ class Gate(_Model):
     segment: dict[Key, Match] = Field(default_factory=dict)
     state: Literal["observe", "enforce", "removed"]
     owner: Key
-    from_: date = Field(alias="from")
-    until: date | None = None
+    from_: Day = Field(alias="from")
+    until: Day | None = None
     baseline: Baseline | None = None
 
 
@@ -353,5 +425,3 @@ ROOTS: Mapping[str, FieldType] = {
     "content.text": "text", "content.language": "text", "content.platform": "text", "content.source": "text",
 }  # fmt: skip
 """Paths outside `context.` and `facts.` that a policy may declare, with the only type each can have."""
-
-

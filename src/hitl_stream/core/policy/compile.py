@@ -1,0 +1,374 @@
+"""A policy as the router reads it: one object per class, with every look-up done beforehand.
+
+Only what names an action's class runs for it. Gates have a first and a last day, so a compiled policy is good for a
+stretch of time and says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from hitl_stream.core.action import Action
+from hitl_stream.core.events import Level, Outcome
+from hitl_stream.core.fields import ABSENT, Facts, FieldError, Read, raw_reader, reader
+from hitl_stream.core.policy.lint import audit_floor, ceiling
+from hitl_stream.core.policy.model import ActionClass, Gate, Match, Policy, Rule, duration_ms
+from hitl_stream.core.reasons import Reason
+from hitl_stream.core.score import Scale
+from hitl_stream.core.triggers import Trigger, budget_overrun, denied_terms, wrong_signal
+from hitl_stream.core.validators import Check, Finding, PluginError, Verdicts, checker, plugin_of
+from hitl_stream.core.window import Reach
+
+LATENESS_MS = 5_000
+"""An action proposed further ahead than this is refused: no clock of an agent may buy it time."""
+GRACE_MS = 900_000
+"""Time to execute after the last decision, where the action itself names no end."""
+EXECUTE_BY_MAX_MS = 15 * 86_400_000
+"""No action waits longer than half of what `held` keeps."""
+AGENTS_CACHED_MAX = 65_536
+
+OUTCOMES = {"review": Outcome.REVIEW, "escalate": Outcome.ESCALATE, "refuse": Outcome.REFUSE}
+Extra = Callable[[Action, Facts, Verdicts], list[Reason]]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginJob:
+    """A text that a worker process must judge before the action can be routed."""
+
+    validator: str
+    plugin: str
+    read: Read
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A queue as routing needs it: how long it has, and how many of its people."""
+
+    sla_ms: int
+    people: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledClass:
+    """Everything that routing needs to know of one class of action."""
+
+    name: str
+    label: str
+    level: Level
+    baseline: Reason | None
+    queue: str
+    senior: str
+    people: int
+    limit: Decimal | None
+    limit_float: float
+    cap: Decimal | None
+    confidence: Decimal | None
+    sums: Mapping[int, tuple[float, str]]
+    banded: bool
+    needs: tuple[tuple[str, Read], ...]
+    needs_evidence: bool
+    triggers: tuple[Trigger, ...]
+    extras: tuple[Extra, ...]
+    plugins: tuple[PluginJob, ...]
+    max_age_ms: int
+    audit_p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A policy, ready to route with from `since_ms` until `until_ms` (when a gate begins or ends)."""
+
+    policy: Policy
+    digest: str
+    classes: Mapping[str, CompiledClass]
+    undefined: CompiledClass
+    queues: Mapping[str, Asked]
+    agents: AgentBook
+    exceptions: Mapping[str, str]
+    scale: Scale
+    review_from: float
+    escalate_from: float
+    unusual_over: float
+    reach: Reach
+    plugin_types: tuple[bytes, ...]
+    since_ms: int
+    until_ms: int
+
+    def of(self, kind: str) -> CompiledClass:
+        """Return the class of an action type; what no class defines goes to people."""
+        return self.classes.get(kind, self.undefined)
+
+
+class AgentBook:
+    """Which agents the policy knows; the answer for an id is remembered."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.exact = {name for name in policy.agents if not name.endswith("*")}
+        self.prefixes = tuple(name[:-1] for name in policy.agents if name.endswith("*"))
+        self.open = not policy.agents
+        self.known: dict[str, bool] = {}
+
+    def __contains__(self, agent: str) -> bool:
+        known = self.known.get(agent)
+        if known is None:
+            known = self.open or agent in self.exact or agent.startswith(self.prefixes)
+            if len(self.known) < AGENTS_CACHED_MAX:
+                self.known[agent] = known
+        return known
+
+
+def compile_policy(policy: Policy, digest: str, now_ms: int) -> Compiled:
+    """Compile a policy for the moment `now_ms`. Its references must hold: `lint` has seen them."""
+    return _Compiler(policy, digest, now_ms).compile()
+
+
+class _Compiler:
+    def __init__(self, policy: Policy, digest: str, now_ms: int) -> None:
+        self.policy = policy
+        self.digest = digest
+        self.now_ms = now_ms
+        self.zone = ZoneInfo(policy.time_zone)
+        windows = {duration_ms(window) for spec in policy.classes.values() for window in spec.auto_max_change_per}
+        self.windows = tuple(sorted(windows))
+        self.checks: dict[str, Check] = {}
+
+    def compile(self) -> Compiled:
+        policy, defaults = self.policy, self.policy.defaults
+        longest = max([defaults.max_age, *(spec.max_age for spec in policy.classes.values() if spec.max_age)])
+        since, until = self._validity()
+        undefined = self._class("none", ActionClass(), "none", Reason(
+            "class.undefined", "a type without a class", None, Outcome.ESCALATE, defaults.queue))  # fmt: skip
+        classes = {name: self._class(name, spec, name, None) for name, spec in policy.classes.items()}
+        return Compiled(
+            policy=policy,
+            digest=self.digest,
+            classes=classes,
+            undefined=undefined,
+            queues={name: Asked(queue.sla, 1) for name, queue in policy.queues.items()},
+            agents=AgentBook(policy),
+            exceptions=dict(policy.exceptions),
+            scale=Scale(policy.weights),
+            review_from=float(policy.bands.review),
+            escalate_from=float(policy.bands.escalate),
+            unusual_over=float(defaults.unusual_over),
+            reach=Reach(longest + LATENESS_MS, defaults.unusual_window, self.windows),
+            plugin_types=tuple(name.encode() for name, cls in classes.items() if cls.plugins),
+            since_ms=since,
+            until_ms=until,
+        )
+
+    def _class(self, name: str, spec: ActionClass, label: str, baseline: Reason | None) -> CompiledClass:
+        policy = self.policy
+        queue = spec.queue or policy.defaults.queue
+        senior = (policy.queues[queue].next if queue in policy.queues else None) or policy.defaults.queue
+        # Lint refuses a file that is over its ceiling; whatever way a policy came here, no action runs over it.
+        level = Level(min(spec.level, ceiling(spec.consequence)))
+        review = spec.review or {2: "all", 4: "sample"}.get(level, "above_risk")
+        risk = review in ("all", "above_risk")
+        doubt = risk or review == "edge_cases"
+        if baseline is None and (level is Level.CONFIRM or review == "all"):
+            rule = "class.level" if level is Level.CONFIRM else "class.review"
+            baseline = Reason(rule, str(int(level)) if rule == "class.level" else review, None, Outcome.REVIEW, queue)
+        cap = spec.auto_max_amount
+        audit = policy.defaults.audit_sample if spec.audit_sample is None else spec.audit_sample
+        audit = max(audit, audit_floor(spec.consequence))
+        limit = spec.auto_max_change
+        if limit is None and "financial" in spec.consequence and level >= Level.REPORT:
+            limit = policy.defaults.auto_max_change
+        extras, plugins = self._extras(name, queue, senior)
+        return CompiledClass(
+            name=name,
+            label=label,
+            level=level,
+            baseline=baseline,
+            queue=queue,
+            senior=senior,
+            people=spec.people,
+            limit=limit if risk else None,
+            limit_float=float(limit or 0),
+            cap=self._money(cap) if cap is not None and risk else None,
+            confidence=spec.auto_min_confidence if doubt else None,
+            sums=self._sums(spec) if risk else {},
+            banded=risk,
+            needs=tuple((path, self._need(path)) for path in spec.needs if path not in ("budget", "spend")),
+            needs_evidence=spec.evidence == "required",
+            triggers=self._triggers(spec, senior),
+            extras=extras,
+            plugins=plugins,
+            max_age_ms=spec.max_age or policy.defaults.max_age,
+            audit_p=float(audit) if level >= Level.REPORT else 0.0,
+        )
+
+    def _money(self, money: Mapping[str, Decimal]) -> Decimal:
+        ((currency, amount),) = money.items()
+        return amount if currency == self.policy.currency else amount * self.policy.rates[currency]
+
+    def _sums(self, spec: ActionClass) -> dict[int, tuple[float, str]]:
+        return {
+            self.windows.index(duration_ms(window)): (float(limit), window)
+            for window, limit in spec.auto_max_change_per.items()
+        }
+
+    def _need(self, path: str) -> Read:
+        return reader(path, self.policy) if path in self.policy.fields else raw_reader(path)
+
+    def _triggers(self, spec: ActionClass, senior: str) -> tuple[Trigger, ...]:
+        needs_budget = any(path.rpartition(".")[2] in ("budget", "spend") for path in spec.needs)
+        ethical = self.policy.exceptions.get("ethical", senior)
+        found = [budget_overrun(self.policy, needs_budget, senior), denied_terms(self.policy, ethical)]
+        if spec.goal is not None:
+            found.append(wrong_signal(spec.goal, senior))
+        return tuple(trigger for trigger in found if trigger is not None)
+
+    def _extras(self, name: str, queue: str, senior: str) -> tuple[tuple[Extra, ...], tuple[PluginJob, ...]]:
+        extras = [self._rule(rule, queue, senior) for rule in self.policy.rules if name in rule.classes]
+        jobs: dict[str, PluginJob] = {}
+        for gate_name, gate in self.policy.gates.items():
+            if name not in gate.classes or gate.state == "removed" or not self._active(gate):
+                continue
+            extras.append(self._gate(gate_name, gate, queue, senior))
+            for validator in gate.validators:
+                spec = self.policy.validators[validator]
+                plugin = plugin_of(spec)
+                if plugin is not None:
+                    jobs[validator] = PluginJob(validator, plugin, reader(spec.field, self.policy))
+        return tuple(extras), tuple(jobs.values())
+
+    def _rule(self, rule: Rule, queue: str, senior: str) -> Extra:
+        matches = self._matches(rule.match)
+        outcome, name, asked = OUTCOMES[rule.then], f"rule.{rule.id}", rule.queue or queue
+
+        def extra(action: Action, facts: Facts, verdicts: Verdicts) -> list[Reason]:
+            try:
+                hits = matches(action, facts)
+            except FieldError as error:
+                return [Reason(name, str(error), "its declared type", Outcome.ESCALATE, rule.queue or senior)]
+            if hits is None:
+                return []
+            saw, limit, rate = hits
+            return [Reason(name, saw, limit, outcome, None if outcome is Outcome.REFUSE else asked, rate=rate)]
+
+        return extra
+
+    def _gate(self, gate_name: str, gate: Gate, queue: str, senior: str) -> Extra:
+        matches = self._matches(gate.segment) if gate.segment else None
+        counts = gate.state == "enforce"
+        parts = []
+        for name in gate.validators:
+            spec = self.policy.validators[name]
+            if name not in self.checks:
+                self.checks[name] = checker(name, spec, self.policy)
+            plugin = plugin_of(spec)
+            parts.append((f"validator.{name}", self.checks[name], OUTCOMES[spec.then], spec.queue, spec.error, plugin))
+
+        def reason(rule: str, found: Finding, outcome: Outcome, asked: str | None, error: str) -> Reason:
+            return Reason(rule, found.saw, found.limit, outcome, asked, gate=gate_name, error=error, counts=counts)
+
+        def extra(action: Action, facts: Facts, verdicts: Verdicts) -> list[Reason]:
+            try:
+                if matches is not None and matches(action, facts) is None:
+                    return []
+            except FieldError as error:
+                found = Finding(str(error), "its declared type")
+                return [reason(f"gate.{gate_name}", found, Outcome.ESCALATE, senior, "other")]
+            reasons = []
+            for rule, check, outcome, asked, error_type, plugin in parts:
+                try:
+                    found_or_none = check(action, facts, verdicts)
+                except PluginError as error:
+                    found = Finding(str(error), "a verdict")
+                    reasons.append(reason(f"plugin.{plugin}", found, Outcome.ESCALATE, asked or senior, error_type))
+                except FieldError as error:
+                    found = Finding(str(error), "its declared type")
+                    reasons.append(reason(rule, found, Outcome.ESCALATE, asked or senior, error_type))
+                else:
+                    if found_or_none is not None:
+                        where = None if outcome is Outcome.REFUSE else asked or queue
+                        reasons.append(reason(rule, found_or_none, outcome, where, error_type))
+            return reasons
+
+        return extra
+
+    def _matches(self, match: Mapping[str, Match]) -> Callable[[Action, Facts], tuple[str, str, str | None] | None]:
+        tests = [(path, reader(path, self.policy), self._test(path, spec)) for path, spec in match.items()]
+
+        def matches(action: Action, facts: Facts) -> tuple[str, str, str | None] | None:
+            saws, limits, rates = [], [], []
+            for path, read, test in tests:
+                value = read(action, facts)
+                if value is ABSENT or not test.holds(value):
+                    return None
+                amount, rate = value if isinstance(value, tuple) and test.money else (value, None)
+                saws.append(f"{path} {amount}")
+                limits.append(test.text)
+                if rate is not None:
+                    rates.append(str(rate))
+            return ", ".join(saws), ", ".join(limits), ", ".join(rates) or None
+
+        return matches
+
+    def _test(self, path: str, spec: Match) -> _Test:
+        money = self.policy.fields[path].type == "money"
+
+        def bound(value: Decimal | Mapping[str, Decimal]) -> Decimal:
+            return value if isinstance(value, Decimal) else self._money(value)
+
+        over = bound(spec.over) if spec.over is not None else None
+        under = bound(spec.under) if spec.under is not None else None
+
+        def holds(value: Any) -> bool:
+            amount = value[0] if money else value
+            return (
+                (over is None or amount > over)
+                and (under is None or amount < under)
+                and (spec.is_ is None or _same(amount, spec.is_))
+                and (spec.in_ is None or amount in spec.in_)
+                and (spec.not_in is None or amount not in spec.not_in)
+                and (spec.contains is None or _holds(amount, spec.contains))
+            )
+
+        pairs = {"over": over, "under": under, "is": spec.is_, "in": spec.in_, "not in": spec.not_in,
+                 "contains": spec.contains}  # fmt: skip
+        text = " and ".join(f"{name} {value}" for name, value in pairs.items() if value is not None)
+        return _Test(holds, text, money)
+
+    def _active(self, gate: Gate) -> bool:
+        start, end = self._days(gate)
+        return start <= self.now_ms < end
+
+    def _days(self, gate: Gate) -> tuple[int, int]:
+        return self._midnight(gate.from_), self._midnight(gate.until + timedelta(days=1)) if gate.until else 2**62
+
+    def _midnight(self, day: date) -> int:
+        return int(datetime.combine(day, time(), self.zone).timestamp() * 1000)
+
+    def _validity(self) -> tuple[int, int]:
+        edges = [edge for gate in self.policy.gates.values() for edge in self._days(gate)]
+        before = [edge for edge in edges if edge <= self.now_ms]
+        after = [edge for edge in edges if edge > self.now_ms]
+        return max(before, default=0), min(after, default=2**62)
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    holds: Callable[[Any], bool]
+    text: str
+    money: bool
+
+
+def _same(value: Any, wanted: str | bool | Decimal) -> bool:
+    # A flag is never equal to a number: `is: true` must not match 1.
+    if isinstance(value, bool) != isinstance(wanted, bool):
+        return False
+    return bool(str(value) == wanted if isinstance(wanted, str) else value == wanted)
+
+
+def _holds(value: Any, wanted: str) -> bool:
+    if isinstance(value, tuple):
+        return wanted in value
+    return wanted.casefold() in value.casefold() if isinstance(value, str) else False

@@ -1,0 +1,107 @@
+"""The built-in triggers: always on, each escalates at any level and any confidence, each with its own reason code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+
+from hitl_stream.core.action import Action, Evidence
+from hitl_stream.core.events import Outcome
+from hitl_stream.core.fields import ABSENT, Facts, FieldError, reader
+from hitl_stream.core.policy.model import TEXT_LENGTH_MAX, Policy
+from hitl_stream.core.quantity import UndefinedError, in_currency
+from hitl_stream.core.reasons import Reason
+
+Trigger = Callable[[Action, Facts], Reason | None]
+
+ETHICAL_FLAG = "ethical"
+
+
+def budget_overrun(policy: Policy, needed: bool, queue: str) -> Trigger | None:
+    """Build the trigger for spend + this change over the budget.
+
+    Budget and spend are read from `facts.` where the policy declares them there (the platform's word), else from
+    `context.` (the agent's). Where one is unknown it fires too, if the class needs it.
+    """
+    paths = [_declared(policy, name) for name in ("budget", "spend")]
+    if None in paths:
+        return (lambda action, facts: _overrun("unknown", "a budget and the spend", queue)) if needed else None
+    read_budget, read_spend = (reader(path, policy) for path in paths if path is not None)
+
+    def trigger(action: Action, facts: Facts) -> Reason | None:
+        try:
+            budget, spend = read_budget(action, facts), read_spend(action, facts)
+            if budget is ABSENT or spend is ABSENT:
+                return _overrun("unknown", "a budget and the spend", queue) if needed else None
+            total = spend[0] + _increase(action, policy)
+        except (FieldError, UndefinedError) as error:
+            return _overrun(str(error), "a known amount", queue)
+        rate = budget[1] or spend[1]
+        return _overrun(str(total), str(budget[0]), queue, rate) if total > budget[0] else None
+
+    return trigger
+
+
+def _declared(policy: Policy, name: str) -> str | None:
+    return next((path for path in (f"facts.{name}", f"context.{name}") if path in policy.fields), None)
+
+
+def _increase(action: Action, policy: Policy) -> Decimal:
+    total = Decimal(0)
+    for change in action.changes:
+        if change.before is None or change.after is None:
+            raise UndefinedError(f"{change.field}: before or after is missing")
+        if change.after > change.before:
+            total += in_currency(change.after - change.before, change.unit, policy.currency, policy.rates)[0]
+    return total
+
+
+def _overrun(saw: str, limit: str, queue: str, rate: Decimal | None = None) -> Reason:
+    shown = str(rate) if rate is not None else None
+    return Reason("budget_overrun", saw, limit, Outcome.ESCALATE, queue, rate=shown)
+
+
+def denied_terms(policy: Policy, queue: str) -> Trigger | None:
+    """Build the trigger for an ethical concern: a denied term in what would be published or in the agent's reasons."""
+    terms = policy.ethical.terms
+    if not terms:
+        return None
+    pattern = re.compile("|".join(rf"(?<!\w){re.escape(term)}(?!\w)" for term in terms), re.IGNORECASE)
+
+    def trigger(action: Action, facts: Facts) -> Reason | None:
+        for text in (action.content.text if action.content else None, action.rationale):
+            hit = pattern.search(text[:TEXT_LENGTH_MAX]) if text else None
+            if hit is not None:
+                return Reason("ethical", hit[0], "a denied term", Outcome.ESCALATE, queue)
+        return None
+
+    return trigger
+
+
+def wrong_signal(goal: str, queue: str) -> Trigger:
+    """Build the trigger for optimising the wrong signal.
+
+    It fires where the class's goal is not in the evidence, or got worse while the other signals cited got better.
+    """
+
+    def trigger(action: Action, facts: Facts) -> Reason | None:
+        cited = [evidence for evidence in action.evidence if evidence.signal == goal]
+        if not cited:
+            signals = ", ".join(sorted({evidence.signal for evidence in action.evidence})) or "no evidence"
+            return Reason("wrong_signal", signals, goal, Outcome.ESCALATE, queue)
+        others = [_progress(evidence) for evidence in action.evidence if evidence.signal != goal]
+        worse = any(_progress(evidence) < 0 for evidence in cited)
+        if worse and others and all(progress > 0 for progress in others):
+            return Reason("wrong_signal", f"{goal} got worse", "what the others gained", Outcome.ESCALATE, queue)
+        return None
+
+    return trigger
+
+
+def _progress(evidence: Evidence) -> int:
+    """Say whether a signal got better (1), worse (−1), or cannot be told (0)."""
+    if evidence.value is None or evidence.before is None or evidence.better not in ("up", "down"):
+        return 0
+    moved = (evidence.value > evidence.before) - (evidence.value < evidence.before)
+    return moved if evidence.better == "up" else -moved

@@ -1,0 +1,273 @@
+"""What the router remembers of a partition's recent past: ids, running sums, and what is normal.
+
+Rules of the window:
+- It is a fold over records and their append times only, never over past decisions, so whoever replays the same stretch
+  of the log gets the same window.
+- A step reads it through a `Draft`, which collects what the batch adds. The draft is applied after a known commit and
+  thrown away on abort: an aborted batch, decided again, must not find its own ids.
+- Time is cut into slots at absolute multiples, so that a replay that starts earlier or later builds equal slots.
+- Every part has a limit, and at a limit nothing is forgotten: what cannot be remembered is not let through.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+ID_SLOTS = 4
+"""A window of ids is kept in this many slots and a current one: forgetting drops a whole slot at once."""
+SUM_SLOTS = 12
+"""A running sum reaches back its window and at most one twelfth more: the stricter side."""
+NORM_SLOTS = 4
+NORM_VALUES_MAX = 64
+"""Values remembered per agent, class and slot: 256 in all give a median and a MAD that are steady enough."""
+NORM_VALUES_MIN = 20
+"""Below so many values nothing is called unusual."""
+NORM_SCALE_MIN = 0.005
+"""Half a percent of relative change: smaller spreads are rounding, and any step would look unusual beside them."""
+MAD_TO_SIGMA = 1.4826
+"""Scales the median absolute deviation to a normal distribution's sigma (Rousseeuw & Croux 1993)."""
+ENTITIES_MAX = 200_000
+"""Entities with a running sum per partition, about 60 MB."""
+
+EntityField = tuple[str, str | None, str | None, str]
+"""Tenant, account, campaign, field."""
+AgentClass = tuple[str, str, str]
+"""Tenant, agent, action type."""
+
+
+@dataclass
+class IdBudget:
+    """How many ids all windows of this process may hold together; 195 bytes each."""
+
+    limit: int = 1_000_000
+    used: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Say whether another id would be over the limit."""
+        return self.used >= self.limit
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far each part looks back, in milliseconds: what a policy asks of the window."""
+
+    ids_ms: int
+    norms_ms: int
+    sums_ms: tuple[int, ...] = ()
+
+    @property
+    def longest_ms(self) -> int:
+        """Return how much of the log a replay must read so that every slot in use is whole."""
+        slots = [self.ids_ms + self.ids_ms // ID_SLOTS, self.norms_ms + self.norms_ms // NORM_SLOTS]
+        slots += [window + window // SUM_SLOTS for window in self.sums_ms]
+        return max(slots) + max(self.ids_ms // ID_SLOTS, self.norms_ms // NORM_SLOTS, *self.sums_ms, 1) + 1
+
+
+class _Sum:
+    """One entity field's changes within one window: slot numbers and what each added (absolute, signed)."""
+
+    __slots__ = ("absolute", "last", "signed", "slots")
+
+    def __init__(self) -> None:
+        self.last = -1
+        self.slots: list[tuple[int, float, float]] = []
+        self.absolute = 0.0
+        self.signed = 0.0
+
+    def copy(self) -> _Sum:
+        twin = _Sum()
+        twin.last, twin.slots, twin.absolute, twin.signed = self.last, self.slots.copy(), self.absolute, self.signed
+        return twin
+
+    def add(self, slot: int, ratio: float) -> None:
+        if slot != self.last:
+            # Recomputed, not subtracted, so that floating error cannot pile up over days.
+            self.slots = [entry for entry in self.slots if entry[0] >= slot - SUM_SLOTS]
+            self.slots.append((slot, 0.0, 0.0))
+            self.last = slot
+            self.absolute = sum(entry[1] for entry in self.slots)
+            self.signed = sum(entry[2] for entry in self.slots)
+        _, absolute, signed = self.slots[-1]
+        self.slots[-1] = (slot, absolute + abs(ratio), signed + ratio)
+        self.absolute += abs(ratio)
+        self.signed += ratio
+
+
+Ids = dict[int, dict[bytes, bytes]]
+Norms = dict[int, dict[AgentClass, list[float]]]
+Sums = dict[tuple[int, EntityField], _Sum]
+Normal = tuple[float, float]
+"""Median and scale of what an agent usually does."""
+
+
+class Window:
+    """The committed past of one partition. Only `apply` changes it."""
+
+    def __init__(self, reach: Reach, budget: IdBudget | None = None) -> None:
+        self.reach = reach
+        self.budget = budget if budget is not None else IdBudget()
+        self.id_slot_ms = max(1, -(-reach.ids_ms // ID_SLOTS))
+        self.norm_slot_ms = max(1, -(-reach.norms_ms // NORM_SLOTS))
+        self.sum_slot_ms = tuple(max(1, -(-window // SUM_SLOTS)) for window in reach.sums_ms)
+        self.ids: Ids = {}
+        self.norms: Norms = {}
+        self.sums: Sums = {}
+        self.normals: dict[tuple[int, AgentClass], Normal | None] = {}
+        self._swept = -1
+
+    def draft(self) -> Draft:
+        """Begin to look at the window for one batch."""
+        return Draft(self)
+
+    def count(self) -> int:
+        """Return how many ids are remembered."""
+        return sum(map(len, self.ids.values()))
+
+    def clear(self) -> None:
+        """Give the ids back to the process's budget; the window is of no use afterwards."""
+        self.budget.used -= self.count()
+        self.ids = {}
+
+    def apply(self, draft: Draft) -> None:
+        """Take in what a batch added, and drop the slots that no later record can ask for."""
+        for slot, ids in draft.ids.items():
+            known = self.ids.setdefault(slot, ids)
+            if known is not ids:
+                known.update(ids)
+            self.budget.used += len(ids)
+        for slot, agents in draft.norms.items():
+            mine = self.norms.setdefault(slot, {})
+            for who, values in agents.items():
+                mine.setdefault(who, []).extend(values)
+        self.sums.update(draft.sums)
+        if draft.append_ms >= 0:
+            self._forget(draft.append_ms)
+
+    def _forget(self, append_ms: int) -> None:
+        newest = append_ms // self.id_slot_ms
+        for slot in [slot for slot in self.ids if slot < newest - ID_SLOTS]:
+            self.budget.used -= len(self.ids.pop(slot))
+        newest = append_ms // self.norm_slot_ms
+        if newest != self._swept:
+            self._swept = newest
+            for slot in [slot for slot in self.norms if slot < newest - NORM_SLOTS]:
+                del self.norms[slot]
+            self.normals = {key: normal for key, normal in self.normals.items() if key[0] >= newest}
+            oldest = tuple(append_ms // width - SUM_SLOTS for width in self.sum_slot_ms)
+            for key in [key for key, total in self.sums.items() if total.last < oldest[key[0]]]:
+                del self.sums[key]
+
+
+@dataclass
+class Draft:
+    """One batch's view of a window: what is committed, and what the batch itself has added so far."""
+
+    window: Window
+    ids: Ids = field(default_factory=dict)
+    norms: Norms = field(default_factory=dict)
+    sums: Sums = field(default_factory=dict)
+    append_ms: int = -1
+    added: int = 0
+
+    def __post_init__(self) -> None:
+        self._id_slot = -1
+        self._norm_slot = -1
+        self._live: tuple[dict[bytes, bytes], ...] = ()
+        self._now: dict[bytes, bytes] = {}
+        self._seen: dict[AgentClass, list[float]] = {}
+        self._committed: dict[AgentClass, list[float]] = {}
+        self._normals: dict[tuple[int, AgentClass], Normal | None] = {}
+
+    def at(self, append_ms: int) -> None:
+        """Move to the append time of the next record. Append times of a partition never run backwards."""
+        if append_ms <= self.append_ms:
+            return
+        self.append_ms = append_ms
+        slot = append_ms // self.window.id_slot_ms
+        if slot != self._id_slot:
+            self._id_slot = slot
+            self._now = self.ids.setdefault(slot, {})
+            reach = range(slot - ID_SLOTS, slot + 1)
+            pools = [pool[s] for pool in (self.window.ids, self.ids) for s in reach if s in pool]
+            self._live = tuple(pools)
+        slot = append_ms // self.window.norm_slot_ms
+        if slot != self._norm_slot:
+            self._norm_slot = slot
+            self._seen = self.norms.setdefault(slot, {})
+            self._committed = self.window.norms.get(slot, {})
+
+    @property
+    def full(self) -> bool:
+        """Say whether a new id can no longer be remembered."""
+        return self.window.budget.used + self.added >= self.window.budget.limit
+
+    def earlier(self, identity: bytes) -> bytes | None:
+        """Return the stamp under which this id was claimed within the window, or None."""
+        for ids in self._live:
+            if identity in ids:
+                return ids[identity]
+        return None
+
+    def claim(self, identity: bytes, stamp: bytes) -> None:
+        """Remember an id that `earlier` did not find."""
+        self._now[identity] = stamp
+        self.added += 1
+
+    def normal(self, who: AgentClass) -> Normal | None:
+        """Return median and scale of what this agent did in the slots before the current one, or None if too little."""
+        key = (self._norm_slot, who)
+        known = self.window.normals.get(key, ())
+        if known != ():
+            return known  # type: ignore[return-value]  # `()` stands for "not computed"; the map holds Normal or None
+        if key in self._normals:
+            return self._normals[key]
+        return self._compute(key)
+
+    def _compute(self, key: tuple[int, AgentClass]) -> Normal | None:
+        slot, who = key
+        past = range(slot - NORM_SLOTS, slot)
+        mine = [self.norms[s][who] for s in past if s in self.norms and who in self.norms[s]]
+        committed = [self.window.norms[s][who] for s in past if s in self.window.norms and who in self.window.norms[s]]
+        result = normal_of(value for values in (*committed, *mine) for value in values)
+        # A normal that rests on this batch's own values is only a draft's knowledge; any other holds for the slot.
+        (self._normals if mine else self.window.normals)[key] = result
+        return result
+
+    def observe(self, who: AgentClass, value: float) -> None:
+        """Remember what an agent did, for the slots to come."""
+        values = self._seen.get(who)
+        if values is None:
+            values = self._seen[who] = []
+        if len(values) < NORM_VALUES_MAX and len(values) + len(self._committed.get(who, ())) < NORM_VALUES_MAX:
+            values.append(value)
+
+    def add(self, which: int, entity: EntityField, ratio: float) -> tuple[float, float] | None:
+        """Add a change to a running sum; return its (absolute, signed) total with it, or None without room."""
+        key = (which, entity)
+        total = self.sums.get(key)
+        if total is None:
+            known = self.window.sums.get(key)
+            if known is None and len(self.window.sums) + len(self.sums) >= ENTITIES_MAX:
+                return None
+            total = self.sums[key] = known.copy() if known is not None else _Sum()
+        total.add(self.append_ms // self.window.sum_slot_ms[which], ratio)
+        return total.absolute, total.signed
+
+
+def normal_of(values: Iterable[float]) -> Normal | None:
+    """Return the median and the robust scale of `values`, or None below `NORM_VALUES_MIN` of them.
+
+    The scale is 1.4826 × MAD, at least `NORM_SCALE_MIN`.
+
+    >>> normal_of([0.0] * 10 + [0.02] * 10)
+    (0.01, 0.014826)
+    """
+    seen = sorted(values)
+    if len(seen) < NORM_VALUES_MIN:
+        return None
+    median = statistics.median(seen)
+    mad = statistics.median(abs(value - median) for value in seen)
+    return median, max(MAD_TO_SIGMA * mad, NORM_SCALE_MIN)

@@ -1,0 +1,1027 @@
+"""Agents that never were: a stream of actions as thirty bidders and their colleagues would propose them.
+
+The generator is pure: the same seed, scenario, rate, length, partition count and start give the same bytes, and another
+start changes only ids and times. `simulate` is the thin edge that paces it by a clock and publishes it.
+
+| scenario | what happens |
+|---|---|
+| `normal` | every kind of action in its share (`SHARES`), evenly spaced at `rate` |
+| `runaway-agent` | as normal; after a quarter of the time `bidder-7` raises every bid by 15 %, twenty times as often, on the same five campaigns |
+| `flood` | as normal; each tenth second is a burst of ten times the rate, and after a quarter of the time one small tenant sends a hundred times its share |
+
+Bids are most of the stream and are filled into a bytes template; one process generates far more than it can publish.
+"""  # noqa: E501 - a table row cannot be broken
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import heapq
+import itertools
+import math
+import random
+import re
+import time
+from array import array
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import orjson
+from msgspec import Struct
+
+from hitl_stream.client import TOPIC, Placed, Publisher
+from hitl_stream.core.errors import UsageError
+from hitl_stream.wire.home import home
+
+Scenario = Literal["normal", "runaway-agent", "flood"]
+SCENARIOS: Final[tuple[Scenario, ...]] = ("normal", "runaway-agent", "flood")
+
+# --- shares of the stream; what is left over is `bid.adjust` --------------------------------------------------------
+KINDS: Final[Mapping[str, float]] = {
+    "bid.suggest": 0.010,
+    "budget.reallocate": 0.040,
+    "post.publish": 0.004,
+    "post.own": 0.003,
+    "firstline.send": 0.010,
+    "draft.internal": 0.020,
+    "email.route": 0.020,
+    "email.reply": 0.005,
+    "strategy.change": 0.0005,
+    "creative.batch": 0.001,
+}
+UNKNOWN_TYPE = 0.001
+DUPLICATE = 0.003
+"""The same bytes again, as a publisher that retries sends them."""
+CONFLICT = 0.0005
+"""An id that was used already, with other bytes."""
+LATE = 0.001
+MALFORMED = 0.0005
+MISSING_EVIDENCE = 0.001
+FLAGGED = 0.001
+TWO_ACCOUNTS = 0.0005
+NULL_KEY = 0.005
+WRONG_PARTITION = 0.005
+ODD: Final[Mapping[str, float]] = {
+    "unknown-type": UNKNOWN_TYPE,
+    "duplicate": DUPLICATE,
+    "conflict": CONFLICT,
+    "late": LATE,
+    "malformed": MALFORMED,
+    "missing-evidence": MISSING_EVIDENCE,
+    "flagged": FLAGGED,
+    "two-accounts": TWO_ACCOUNTS,
+    "null-key": NULL_KEY,
+    "wrong-partition": WRONG_PARTITION,
+}
+SHARES: Final[Mapping[str, float]] = {**KINDS, **ODD}
+BID_SHARE = 1 - sum(SHARES.values())
+
+# --- shares within a kind -------------------------------------------------------------------------------------------
+BID_LARGE = 0.02
+BID_LARGE_RANGE = (0.21, 0.60)
+BID_SIGMA = 0.06
+BID_LIMIT = 0.20
+HUGGER_RANGE = (0.95, 1.0)
+"""The hugger's part of the limit: it never breaks a rule, and that is what gives it away."""
+MOVE_LARGE = 0.04
+MOVE_LARGE_RATIO = 28
+MOVE_SIGMA, MOVE_MAX = 0.03, 0.095
+CAPTION_TOO_LONG = 0.05
+CAPTION_CONTRACTION = 0.05
+CAPTION_CLAIM = 0.03
+POST_NEGATIVE = 0.10
+LINE_UNNAMED = 0.05
+FOREIGN_BUDGET = 0.10
+
+# --- who and what ---------------------------------------------------------------------------------------------------
+BIDDERS = 30
+HUGGER = 13
+RUNAWAY = 7
+TENANTS: Final[Mapping[str, int]] = {"acme": 60, "globex": 25, "initech": 14, "umbra": 1}
+"""Accounts in a hundred; the last one is who floods."""
+FLOODER = "umbra"
+TENANT_SLOTS: Final[tuple[str, ...]] = tuple(name for name, count in TENANTS.items() for _ in range(count))
+CAMPAIGNS_PER_ACCOUNT = 20
+ACCOUNT_STEP = 300
+"""Accounts come in multiples of this, so that bidders (30) and tenants (100) have exactly their shares."""
+REVISIT_SECONDS = 40
+"""A campaign's bid moves this seldom: three steps of the hugger in a minute would break `auto_max_change_per`."""
+CAMPAIGNS_MAX = 2_000_000
+"""16 MB of bids. Beyond it (50,000/s, or floods of 5,000/s) campaigns are visited more often."""
+RECENT = 64
+"""Bids remembered for duplicates and conflicts."""
+TABLE = 8_192
+"""Numbers drawn ahead for changes and confidences: drawing a beta costs more than all the rest of a bid."""
+
+RUNAWAY_STEP = 0.15
+RUNAWAY_TIMES = 20
+RUNAWAY_CAMPAIGNS = 5
+RUNAWAY_CEILING = 10_000_000
+"""In ten-thousandths of a euro. An agent that sees its bid at 1,000 EUR reads the platform anew and starts over."""
+TROUBLE_FROM = 0.25
+BURST_TIMES = 10
+BURST_EVERY_MS, BURST_MS = 10_000, 1_000
+FLOOD_TIMES = 100
+LATE_MS = 2 * 3_600_000
+EXPIRES_MS = 3_600_000
+
+PLATFORMS: Final[Mapping[str, int]] = {"x": 280, "linkedin": 3_000, "instagram": 2_200, "facebook": 5_000}
+BUDGETS = ("4200.00", "8750.00", "9999.99", "10000.00", "10000.01", "10400.00", "15000.00")
+BUDGET_WEIGHTS = (40, 25, 10, 10, 5, 5, 5)
+COMPANIES = ("Northwind", "Harbor Labs", "Tallgrass", "Quillsoft", "Brightwater", "Juniper Freight", "Oakline", "Vireo")
+SEGMENTS = ("mid-saas", "mid-saas", "mid-saas", "smb", "enterprise")
+CALM = (
+    "Our autumn collection is in the shops.", "Free delivery for every order until Sunday.", "See how it is made.",
+    "Three colours, one fit, made to last.", "Order today and have it by Friday.", "Meet the people behind it.",
+    "New sizes are in, with warm regards from the whole team.", "A closer look at the season ahead.",
+)  # fmt: skip
+CONTRACTIONS = ("You don't want to miss it.", "It isn't like the others.", "We can’t wait to show you.")
+CLAIM = "Clinically proven to work in a week."
+SENTENCE_MAX = 70
+"""No sentence above is longer, with the space before it."""
+NEGATIVE = (
+    "Terrible service and awful delays: customers hate this horrible failure.",
+    "The worst launch ever, a disaster, and everyone is angry and disappointed.",
+)
+LINE_MIDDLES = (
+    "your team has just opened a second office, and we have helped others settle in well",
+    "your last release made quite an impression here, and we would love to hear what is next",
+    "your page says that support is growing, which is where we have been of use to others",
+)
+LINE_ENDS = (
+    "",
+    ", gladly",
+    ", whenever it suits",
+    ", with pleasure and without haste",
+    ", with pleasure, at any time you like",
+)
+LINE_LENGTHS = range(100, 141)
+LINE_LONG_FROM = 120
+LINE_LONG = 0.26
+"""First lines of 120 characters and more, which the gate diverts."""
+REPLIES = (
+    "Thank you for writing. Your order left our warehouse this morning and should arrive by Friday.",
+    "Thank you for your patience. We have sent a new invoice to the address that you gave us.",
+)
+FLAGS = ("ethical", "brand_flag", "data_quality", "campaign_constraint")
+
+
+class Sent(Struct, frozen=True, gc=False):
+    """One record of the stream, due `due_ms` after its start. Without a partition it goes to any."""
+
+    due_ms: int
+    value: bytes
+    key: bytes | None
+    partition: int | None
+    kind: str
+
+
+class Source(Protocol):
+    """A stream that a clock paces."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def until(self, due_ms: float, now_ms: int, limit: int) -> list[Sent]:
+        """Return what is due by `due_ms`, at most `limit` records, stamped as proposed at `now_ms` (Unix time)."""
+        ...
+
+
+class _Place(Struct, frozen=True, gc=False):
+    """An account: whose it is, who bids in it, where it lives."""
+
+    tenant: str
+    account: str
+    bidder: int
+    agent: str
+    campaign: str
+    key: str
+    partition: int
+
+
+class Simulation:
+    """The stream of one scenario: iterate over it, or ask for what is due.
+
+    `rate` is records a second before the scenario adds its own, `seconds` the length, `start_ms` the Unix time of the
+    first record.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        scenario: Scenario = "normal",
+        rate: float = 100.0,
+        start_ms: int = 0,
+        *,
+        seconds: float = 60.0,
+        partitions: int = 12,
+    ) -> None:
+        _check(scenario, rate, seconds, partitions)
+        self.partitions = partitions
+        self.start_ms = start_ms
+        self._trouble_ms = seconds * 1_000 * TROUBLE_FROM
+        self._rng = random.Random(seed)
+        self._prefix = f"sim-{seed}-{start_ms:x}-"
+        self._count = 0
+        self._scenario = scenario
+        peak = rate * (BURST_TIMES if scenario == "flood" else 1)
+        self._pool = _Pool(0, peak, None)
+        self._flood = self._pool
+        if scenario == "flood":
+            self._flood = _Pool(self._pool.accounts, rate * FLOOD_TIMES * TENANTS[FLOODER] / 100, FLOODER)
+        self._kinds = self._table()
+        self._changes = [self._rng.gauss(0, BID_SIGMA) for _ in range(TABLE)]
+        self._bid_confidence = self._betas(18, 2)
+        self._sure = self._betas(60, 1)
+        self._fairly_sure = self._betas(30, 1.5)
+        self._places: dict[int, _Place] = {}
+        self._recent: list[Sent] = []
+        self._budgets: dict[tuple[int, int], int] = {}
+        self._runaway: dict[int, int] = {}
+        self._lots: dict[str, tuple[_Place, str, int, int]] = {}
+        self._makers: dict[str, Callable[[str, int, int], Sent]] = {
+            "bid.suggest": self._bid_suggest,
+            "budget.reallocate": self._move,
+            "missing-evidence": self._move,
+            "two-accounts": self._move,
+            "post.publish": self._post_publish,
+            "post.own": self._post_own,
+            "firstline.send": self._firstline,
+            "draft.internal": self._draft,
+            "flagged": self._draft,
+            "email.route": self._email,
+            "email.reply": self._email,
+            "strategy.change": self._strategy,
+            "creative.batch": self._creative,
+            "unknown-type": self._odd_bid,
+            "duplicate": self._repeat,
+            "conflict": self._repeat,
+            "late": self._odd_bid,
+            "malformed": self._odd_bid,
+            "null-key": self._odd_bid,
+            "wrong-partition": self._odd_bid,
+        }
+        self._timeline = _timeline(scenario, rate, seconds * 1_000)
+        self._next = next(self._timeline, None)
+
+    def __iter__(self) -> Iterator[Sent]:
+        return self
+
+    def __next__(self) -> Sent:
+        if self._next is None:
+            raise StopIteration
+        due, stream = self._next
+        self._next = next(self._timeline, None)
+        return self._make(stream, int(due), self.start_ms + int(due))
+
+    @property
+    def done(self) -> bool:
+        """Say whether the stream is at its end."""
+        return self._next is None
+
+    def until(self, due_ms: float, now_ms: int, limit: int) -> list[Sent]:
+        """Return what is due by `due_ms`, at most `limit` records, stamped as proposed at `now_ms`."""
+        found: list[Sent] = []
+        while self._next is not None and self._next[0] <= due_ms and len(found) < limit:
+            due, stream = self._next
+            self._next = next(self._timeline, None)
+            found.append(self._make(stream, int(due), now_ms))
+        return found
+
+    def _make(self, stream: int, due: int, now: int) -> Sent:
+        if stream == _RUNAWAY:
+            return self._runaway_bid(due, now)
+        if stream == _FLOOD:
+            return self._bid(self._flood, due, now)
+        kind = self._kinds[int(self._rng.random() * len(self._kinds))]
+        if kind == "bid.adjust":
+            return self._bid(self._pool, due, now)
+        return self._makers[kind](kind, due, now)
+
+    # --- bids ---
+
+    def _bid(self, pool: _Pool, due: int, now: int) -> Sent:
+        campaign = pool.advance()
+        place = self._place(campaign % pool.accounts + pool.first, pool.tenant)
+        if place.bidder == RUNAWAY and self._scenario == "runaway-agent" and due >= self._trouble_ms:
+            return self._runaway_bid(due, now)
+        rng = self._rng
+        decimals = 4 if place.bidder == HUGGER else _decimals(campaign // pool.accounts)
+        before = pool.prices[campaign] // _UNITS[decimals]
+        kind = "bid.adjust"
+        if place.bidder == HUGGER:
+            kind = "bid.hugger"
+            step = int(before * BID_LIMIT * rng.uniform(*HUGGER_RANGE))
+            step = -step if rng.random() < 0.5 else step
+        elif rng.random() < BID_LARGE:
+            kind = "bid.large"
+            step = int(before * rng.uniform(*BID_LARGE_RANGE)) + 1
+            step = -step if rng.random() < 0.5 else step
+        else:
+            step = int(before * self._changes[int(rng.random() * TABLE)]) or 1
+        if not _PRICE_MIN < (before + step) * _UNITS[decimals] < _PRICE_MAX:
+            # A bid that would leave its usual range turns round.
+            step = -abs(step) if step > 0 else -step
+        if kind != "bid.large":
+            # A large one waits for a person: the platform still has the old value.
+            pool.prices[campaign] = (before + step) * _UNITS[decimals]
+        sent = self._fill(kind, place, campaign, decimals, before, before + step, due, now)
+        self._remember(sent)
+        return sent
+
+    def _runaway_bid(self, due: int, now: int) -> Sent:
+        which = RUNAWAY + self._pool.accounts * self._rng.randrange(RUNAWAY_CAMPAIGNS)
+        before = self._runaway.get(which) or self._pool.prices[which]
+        after = before + int(before * RUNAWAY_STEP)
+        self._runaway[which] = after if after < RUNAWAY_CEILING else 0
+        return self._fill("bid.runaway", self._place(RUNAWAY, None), which, 4, before, after, due, now)
+
+    def _fill(
+        self, kind: str, place: _Place, campaign: int, decimals: int, before: int, after: int, due: int, now: int
+    ) -> Sent:
+        """Fill the template of a bid; `before` and `after` count units of 10^-decimals."""
+        self._count += 1
+        unit = 10**decimals
+        form = _FORMS[decimals]
+        confidence = self._bid_confidence[int(self._rng.random() * TABLE)]
+        value = _BID % (
+            self._prefix, self._count, place.tenant, place.agent, place.account, campaign,
+            form % divmod(before, unit), form % divmod(after, unit), confidence, _stamp(now), _stamp(now + EXPIRES_MS),
+        )  # fmt: skip
+        return Sent(due, value.encode(), b"%s/cmp-%d" % (place.key.encode(), campaign), place.partition, kind)
+
+    def _remember(self, sent: Sent) -> None:
+        if len(self._recent) < RECENT:
+            self._recent.append(sent)
+        else:
+            self._recent[self._count % RECENT] = sent
+
+    def _side_bid(self, kind: str, due: int, now: int) -> Sent:
+        """A small bid out of turn, by anybody but the hugger and the runaway, who never send one."""
+        campaign = self._rng.randrange(self._pool.campaigns - 1)
+        if campaign % self._pool.accounts % BIDDERS in (HUGGER, RUNAWAY):
+            campaign += 1
+        before = self._pool.prices[campaign]
+        after = before + int(before * 0.03)
+        if kind in ("null-key", "wrong-partition") and after < _PRICE_MAX:
+            # Only these will run, once they are home.
+            self._pool.prices[campaign] = after
+        return self._fill(kind, self._place(campaign % self._pool.accounts, None), campaign, 4, before, after, due, now)
+
+    def _bid_suggest(self, kind: str, due: int, now: int) -> Sent:
+        bid = self._side_bid(kind, due, now)
+        return _with(bid, value=bid.value.replace(b'"bid.adjust"', b'"bid.suggest"', 1))
+
+    def _odd_bid(self, kind: str, due: int, now: int) -> Sent:
+        bid = self._side_bid(kind, due, now - LATE_MS if kind == "late" else now)
+        match kind:
+            case "unknown-type":
+                return _with(bid, value=bid.value.replace(b'"bid.adjust"', b'"price.negotiate"', 1))
+            case "null-key":
+                return Sent(due, bid.value, None, None, kind)
+            case "wrong-partition":
+                away = self._rng.randrange(1, self.partitions) if self.partitions > 1 else 0
+                return Sent(due, bid.value, bid.key, ((bid.partition or 0) + away) % self.partitions, kind)
+            case "malformed":
+                return _with(bid, value=self._broken(bid.value))
+        return bid
+
+    def _broken(self, value: bytes) -> bytes:
+        ways = (
+            value[: len(value) // 2],
+            b"bid up 5 percent",
+            value.replace(b'"confidence":"', b'"confidence":"very ', 1),
+        )
+        return self._rng.choice(ways)
+
+    def _repeat(self, kind: str, due: int, now: int) -> Sent:
+        """The bytes of an earlier bid, or its id with another bid."""
+        if not self._recent:
+            return self._bid(self._pool, due, now)
+        earlier = self._rng.choice(self._recent)
+        value = earlier.value
+        if kind == "conflict":
+            value = re.sub(rb'"after":"', b'"after":"1', value, count=1)
+        return Sent(due, value, earlier.key, earlier.partition, kind)
+
+    # --- everything else: rarer, so dicts are fast enough ---
+
+    def _move(self, kind: str, due: int, now: int) -> Sent:
+        """Move budget between two campaigns of an account (or of two accounts): the legs sum to zero."""
+        rng = self._rng
+        account = rng.randrange(self._pool.accounts)
+        other = (account + 100) % self._pool.accounts if kind == "two-accounts" else account
+        one, two = rng.sample(range(CAMPAIGNS_PER_ACCOUNT), 2)
+        legs = ((account, one), (other, two))
+        before = [self._budgets.get(leg, 5_000 + 2_500 * (sum(leg) % 7)) for leg in legs]
+        large = kind == "budget.reallocate" and rng.random() < MOVE_LARGE
+        ratio = MOVE_LARGE_RATIO / 100 if large else min(abs(rng.gauss(0, MOVE_SIGMA)) + 0.005, MOVE_MAX)
+        amount = int(min(before) * ratio + 1e-6) or 1
+        after = [before[0] - amount, before[1] + amount]
+        if kind == "budget.reallocate" and not large:
+            # Kept away from nothing: an account's budgets wander for hours, but none runs dry.
+            for leg, cents in zip(legs, after, strict=True):
+                self._budgets[leg] = cents if cents > 1_000 else 5_000
+        place = self._place(account, None)
+        changes = [
+            {
+                "entity": {
+                    "account": self._place(leg[0], None).account,
+                    "campaign": f"cmp-{leg[0] + leg[1] * self._pool.accounts}",
+                },
+                "field": "daily_budget",
+                "before": _money(before[side]),
+                "after": _money(after[side]),
+                "unit": "EUR",
+            }
+            for side, leg in enumerate(legs)
+        ]
+        evidence = [{"signal": "cpa_7d", "value": "12.31", "before": "13.02", "better": "down", "ref": "perf/daily"}]
+        return self._write(
+            kind,
+            "budget.reallocate",
+            place,
+            f"mover-{account % 5}",
+            due,
+            now,
+            changes=changes,
+            confidence=f"{rng.uniform(0.82, 0.99):.3f}",
+            destination="google_ads",
+            evidence=[] if kind == "missing-evidence" else evidence,
+            rationale="CPA under target for seven days.",
+        )
+
+    def _post_publish(self, kind: str, due: int, now: int) -> Sent:
+        rng = self._rng
+        platform = rng.choice(tuple(PLATFORMS))
+        most = PLATFORMS[platform]
+        long = rng.random() < CAPTION_TOO_LONG
+        length = most + 1 if long else rng.randint(60, min(most, 400) - SENTENCE_MAX)
+        parts: list[str] = []
+        if rng.random() < CAPTION_CONTRACTION:
+            parts.append(rng.choice(CONTRACTIONS))
+        if rng.random() < CAPTION_CLAIM:
+            parts.append(CLAIM)
+        content = {"text": self._prose(parts, length), "language": "en", "platform": platform, "source": "brief/autumn"}
+        return self._in_lot(kind, due, now, content)
+
+    def _creative(self, kind: str, due: int, now: int) -> Sent:
+        digest = self._rng.randbytes(32).hex()
+        asset = {"sha256": digest, "media_type": "image/png", "uri": f"https://assets.example/{digest[:12]}.png"}
+        content = {"text": self._prose([], 90), "language": "en", "platform": "instagram", "assets": [asset]}
+        return self._in_lot(kind, due, now, content)
+
+    def _in_lot(self, kind: str, due: int, now: int, content: dict[str, Any]) -> Sent:
+        """Write the next item of this kind's open lot, or the first of a new one in another account."""
+        if kind not in self._lots:
+            lot = f"lot-{self._prefix}{self._count + 1}"
+            self._lots[kind] = (self._any_place(), lot, self._rng.randint(6, 12), 0)
+        place, lot, size, index = self._lots[kind]
+        self._lots[kind] = (place, lot, size, index + 1)
+        if index + 1 == size:
+            del self._lots[kind]
+        return self._write(
+            kind,
+            kind,
+            place,
+            f"copy-{place.bidder % 4}",
+            due,
+            now,
+            entity={"account": place.account, "campaign": place.campaign},
+            confidence=f"{self._rng.uniform(0.7, 0.99):.3f}",
+            destination=content["platform"],
+            content=content,
+            context={"campaign_budget": {"amount": "4200.00", "currency": "EUR"}},
+            batch={"id": lot, "size": size, "index": index},
+        )
+
+    def _post_own(self, kind: str, due: int, now: int) -> Sent:
+        rng = self._rng
+        place = self._any_place()
+        parts = [rng.choice(NEGATIVE)] if rng.random() < POST_NEGATIVE else []
+        text = parts[0] if parts else self._prose([], rng.randint(60, 250))
+        amount = rng.choices(BUDGETS, BUDGET_WEIGHTS)[0]
+        currency = "USD" if rng.random() < FOREIGN_BUDGET else "EUR"
+        return self._write(
+            kind,
+            kind,
+            place,
+            f"copy-{place.bidder % 4}",
+            due,
+            now,
+            entity={"account": place.account, "campaign": place.campaign},
+            confidence=f"{rng.uniform(0.7, 0.99):.3f}",
+            destination="linkedin",
+            content={"text": text, "language": "en", "platform": "linkedin"},
+            context={"campaign_budget": {"amount": amount, "currency": currency}},
+        )
+
+    def _firstline(self, kind: str, due: int, now: int) -> Sent:
+        rng = self._rng
+        place = self._any_place()
+        company = rng.choice(COMPANIES)
+        name = "Friends" if rng.random() < LINE_UNNAMED else company
+        lines = [f"Dear {name}, {middle}{end}." for middle in LINE_MIDDLES for end in LINE_ENDS]
+        long = rng.random() < LINE_LONG
+        fits = [line for line in lines if len(line) in LINE_LENGTHS and (len(line) >= LINE_LONG_FROM) == long]
+        text = rng.choice(fits)
+        return self._write(
+            kind,
+            kind,
+            place,
+            f"sdr-{place.bidder % 3}",
+            due,
+            now,
+            entity={"account": place.account},
+            confidence=self._fairly(),
+            destination="outreach",
+            content={"text": text, "language": "en"},
+            context={
+                "company": company,
+                "segment": rng.choice(SEGMENTS),
+                "email": f"hello@{name.split()[0].lower()}.example",
+            },
+        )
+
+    def _draft(self, kind: str, due: int, now: int) -> Sent:
+        place = self._any_place()
+        return self._write(
+            kind,
+            "draft.internal",
+            place,
+            f"copy-{place.bidder % 4}",
+            due,
+            now,
+            entity={"account": place.account},
+            confidence=self._fairly(),
+            flags=[self._rng.choice(FLAGS)] if kind == "flagged" else [],
+            content={"text": self._prose([], 200), "language": "en"},
+        )
+
+    def _email(self, kind: str, due: int, now: int) -> Sent:
+        rng = self._rng
+        place = self._any_place()
+        reply = kind == "email.reply"
+        return self._write(
+            kind,
+            kind,
+            place,
+            f"support-{place.bidder % 3}",
+            due,
+            now,
+            entity={"account": place.account},
+            confidence=self._sure[rng.randrange(TABLE)] if reply else self._fairly(),
+            destination="mail",
+            content={"text": rng.choice(REPLIES), "language": "en"} if reply else None,
+            context={
+                "email": f"customer{rng.randrange(10_000)}@example.com",
+                "queue": rng.choice(("billing", "orders")),
+            },
+        )
+
+    def _strategy(self, kind: str, due: int, now: int) -> Sent:
+        place = self._any_place()
+        return self._write(
+            kind,
+            kind,
+            place,
+            f"mover-{place.bidder % 5}",
+            due,
+            now,
+            entity={"account": place.account},
+            confidence=self._fairly(),
+            context={"goal": self._rng.choice(("reach", "conversions", "margin"))},
+            rationale="Margin has outgrown reach for four weeks.",
+        )
+
+    def _write(self, kind: str, type_: str, place: _Place, agent: str, due: int, now: int, **fields: Any) -> Sent:
+        """Write an action; its Kafka key follows its legs or its entity."""
+        self._count += 1
+        action = {
+            "action_id": f"{self._prefix}{self._count}",
+            "tenant": place.tenant,
+            "agent": {"id": agent, "version": "2026.11.3"},
+            "type": type_,
+            "proposed_at": _stamp(now),
+            **{name: value for name, value in fields.items() if value is not None},
+        }
+        campaign = fields.get("entity", {}).get("campaign")
+        key = f"{place.key}/{campaign}" if campaign else place.key
+        return Sent(due, orjson.dumps(action), key.encode(), place.partition, kind)
+
+    # --- leaves ---
+
+    def _place(self, account: int, tenant: str | None) -> _Place:
+        place = self._places.get(account)
+        if place is None:
+            owner = tenant or TENANT_SLOTS[account * 61 % 100]
+            name = f"acc-{account}"
+            bidder = account % BIDDERS
+            where = home(owner, name, self.partitions)
+            place = self._places[account] = _Place(
+                owner, name, bidder, f"bidder-{bidder}", f"cmp-{account}", f"{owner}/{name}", where
+            )
+        return place
+
+    def _any_place(self) -> _Place:
+        return self._place(self._rng.randrange(self._pool.accounts), None)
+
+    def _fairly(self) -> str:
+        return self._fairly_sure[self._rng.randrange(TABLE)]
+
+    def _betas(self, alpha: float, beta: float) -> list[str]:
+        return [f"{self._rng.betavariate(alpha, beta):.4f}" for _ in range(TABLE)]
+
+    def _prose(self, parts: Sequence[str], length_min: int) -> str:
+        """Return `parts` and calm sentences, `length_min` characters or up to a sentence more."""
+        text = " ".join(parts)
+        while len(text) < length_min:
+            text = f"{text} {self._rng.choice(CALM)}".lstrip()
+        return text
+
+    def _table(self) -> list[str]:
+        slots = 10_000
+        table = [kind for kind, share in SHARES.items() for _ in range(round(share * slots))]
+        return table + ["bid.adjust"] * (slots - len(table))
+
+
+class _Pool:
+    """Campaigns and their bids (ten-thousandths of a euro), visited in turn so that none is visited too often."""
+
+    def __init__(self, first: int, rate: float, tenant: str | None) -> None:
+        self.first = first
+        self.tenant = tenant
+        wanted = min(rate * REVISIT_SECONDS, CAMPAIGNS_MAX)
+        self.accounts = ACCOUNT_STEP * max(1, math.ceil(wanted / (ACCOUNT_STEP * CAMPAIGNS_PER_ACCOUNT)))
+        self.campaigns = self.accounts * CAMPAIGNS_PER_ACCOUNT
+        self.prices = array("q")
+        for row in range(CAMPAIGNS_PER_ACCOUNT):
+            unit = _UNITS[_decimals(row)]
+            numbers = range(row * self.accounts, (row + 1) * self.accounts)
+            self.prices.extend((2_000 + n * 7_919 % 88_000) // unit * unit for n in numbers)
+        self._cursor = -1
+
+    def advance(self) -> int:
+        """Return the campaign whose turn it is."""
+        self._cursor = (self._cursor + 1) % self.campaigns
+        return self._cursor
+
+
+_BASE, _FLOOD, _RUNAWAY = range(3)
+"""The streams of a timeline."""
+_UNITS = {2: 100, 3: 10, 4: 1}
+_FORMS = {2: "%d.%02d", 3: "%d.%03d", 4: "%d.%04d"}
+_PRICE_MIN, _PRICE_MAX = 1_500, 95_000
+_BID = (
+    '{"action_id":"%s%d","tenant":"%s","agent":{"id":"%s","version":"2026.11.3"},"type":"bid.adjust",'
+    '"changes":[{"entity":{"account":"%s","campaign":"cmp-%d"},"field":"bid","before":"%s","after":"%s","unit":"EUR"}],'
+    '"confidence":"%s","proposed_at":"%s","expires_at":"%s","destination":"google_ads",'
+    '"evidence":[{"signal":"cpa_7d","value":"12.31","before":"13.02","better":"down","ref":"perf/daily"},'
+    '{"signal":"roas_7d","value":"3.20","before":"3.05","better":"up","ref":"perf/daily"}],'
+    '"rationale":"CPA under target for seven days; move the bid with the evening auctions."}'
+)
+
+
+def _decimals(row: int) -> int:
+    """Return how many decimals the bids of an account's campaign number `row` have."""
+    return 2 + row % 3
+
+
+def _check(scenario: str, rate: float, seconds: float, partitions: int) -> None:
+    if scenario not in SCENARIOS:
+        raise UsageError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+    for name, value in (("rate", rate), ("seconds", seconds), ("partitions", partitions)):
+        if not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{name} must be over zero, not {value}")
+
+
+def _timeline(scenario: Scenario, rate: float, end_ms: float) -> Iterator[tuple[float, int]]:
+    """Yield (due in ms, stream) in order."""
+    trouble = end_ms * TROUBLE_FROM
+    streams = [_ticks(_BASE, rate, 0, end_ms)]
+    if scenario == "runaway-agent":
+        streams.append(_ticks(_RUNAWAY, rate * BID_SHARE / BIDDERS * (RUNAWAY_TIMES - 1), trouble, end_ms))
+    if scenario == "flood":
+        streams.append(_ticks(_FLOOD, rate * TENANTS[FLOODER] / 100 * (FLOOD_TIMES - 1), trouble, end_ms))
+        streams.append(
+            itertools.chain.from_iterable(
+                _ticks(_BASE, rate * (BURST_TIMES - 1), at, min(at + BURST_MS, end_ms))
+                for at in range(BURST_EVERY_MS - BURST_MS, math.ceil(end_ms), BURST_EVERY_MS)
+            )
+        )
+    return streams[0] if len(streams) == 1 else heapq.merge(*streams)
+
+
+def _ticks(stream: int, rate: float, start_ms: float, end_ms: float) -> Iterator[tuple[float, int]]:
+    step = 1_000 / rate
+    for n in range(max(0, math.ceil((end_ms - start_ms) / step - 1e-9))):
+        yield start_ms + n * step, stream
+
+
+@lru_cache(maxsize=256)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _stamp(ms: int) -> str:
+    """Write Unix milliseconds as RFC 3339."""
+    return "%s.%03dZ" % (_second(ms // 1_000), ms % 1_000)  # noqa: UP031 - a third of the time of an f-string's parts
+
+
+def _money(cents: int) -> str:
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def _with(sent: Sent, value: bytes) -> Sent:
+    return Sent(sent.due_ms, value, sent.key, sent.partition, sent.kind)
+
+
+# --- a real metric ---------------------------------------------------------------------------------------------------
+
+CSV_ROWS_MAX = 1_000_000
+CSV_GAIN = 0.5
+CSV_BID = 1.0
+
+
+class Replay:
+    """The bids that a naive agent would set after a real metric, one action for each row but the first.
+
+    The agent holds a cost (per click, per thousand impressions) at what it was in the first row: it scales its bid by
+    (cost before ÷ cost now) ^ `gain`. So the bid never drifts, and a real spike causes a large change.
+    """
+
+    def __init__(self, rows: Sequence[tuple[int, float, int]], bid: _ReplayBid) -> None:
+        self._rows = rows
+        self._bid = bid
+        self._next = 1
+
+    def __iter__(self) -> Iterator[Sent]:
+        while not self.done:
+            due = self._rows[self._next][0]
+            yield from self.until(due, self._bid.start_ms + due, 1)
+
+    def __len__(self) -> int:
+        return len(self._rows) - 1
+
+    @property
+    def done(self) -> bool:
+        """Say whether every row was replayed."""
+        return self._next >= len(self._rows)
+
+    def until(self, due_ms: float, now_ms: int, limit: int) -> list[Sent]:
+        """Return what is due by `due_ms`, at most `limit` records, stamped as proposed at `now_ms`."""
+        found: list[Sent] = []
+        while not self.done and self._rows[self._next][0] <= due_ms and len(found) < limit:
+            found.append(self._bid.write(self._rows[0], self._rows[self._next - 1], self._rows[self._next], now_ms))
+            self._next += 1
+        return found
+
+
+class _ReplayBid(Struct, frozen=True):
+    """Who bids in a replay, and on what."""
+
+    signal: str
+    tenant: str
+    account: str
+    campaign: str
+    agent: str
+    partition: int
+    start_ms: int
+    gain: float
+
+    def write(
+        self, first: tuple[int, float, int], last: tuple[int, float, int], row: tuple[int, float, int], now_ms: int
+    ) -> Sent:
+        due, value, number = row
+        action = {
+            "action_id": f"csv-{self.start_ms:x}-{number}",
+            "tenant": self.tenant,
+            "agent": {"id": self.agent, "version": "1"},
+            "type": "bid.adjust",
+            "changes": [
+                {
+                    "entity": {"account": self.account, "campaign": self.campaign},
+                    "field": "bid",
+                    "before": self._scaled(first[1], last[1]),
+                    "after": self._scaled(first[1], value),
+                    "unit": "EUR",
+                }
+            ],
+            "confidence": "0.90",
+            "proposed_at": _stamp(now_ms),
+            "destination": "google_ads",
+            "evidence": [
+                {
+                    "signal": self.signal,
+                    "value": f"{value:.10f}",
+                    "before": f"{last[1]:.10f}",
+                    "better": "down",
+                    "ref": f"row {number}",
+                }
+            ],
+            "rationale": f"{self.signal} moved; hold its target.",
+        }
+        key = f"{self.tenant}/{self.account}/{self.campaign}".encode()
+        return Sent(due, orjson.dumps(action), key, self.partition, "bid.adjust")
+
+    def _scaled(self, first: float, value: float) -> str:
+        # Never below the smallest bid: a change from zero has no size.
+        return f"{max(CSV_BID * (first / value) ** self.gain, 0.0001):.4f}"
+
+
+def from_csv(
+    path: Path | str,
+    time_column: str = "timestamp",
+    value_column: str = "value",
+    *,
+    speed: float = 3_600.0,
+    rate: float | None = None,
+    signal: str | None = None,
+    tenant: str = "acme",
+    account: str = "acc-csv",
+    campaign: str = "cmp-csv",
+    agent: str = "bidder-csv",
+    start_ms: int = 0,
+    partitions: int = 12,
+    gain: float = CSV_GAIN,
+) -> Replay:
+    """Read a metric series as a stream of bids.
+
+    Time runs `speed` times as fast as in the file (3,600: an hour in a second), or evenly at `rate` rows a second. A
+    row whose value is zero has no ratio and is left out. Row numbers count data rows from 1. Raises `UsageError` that
+    names the columns there are, or the line that cannot be read.
+    """
+    _check("normal", speed if rate is None else rate, 1, partitions)
+    found = _read_csv(Path(path), time_column, value_column)
+    start = found[0][0]
+    rows = [
+        (round(index * 1_000 / rate if rate is not None else (at - start) * 1_000 / speed), value, number)
+        for index, (at, value, number) in enumerate(found)
+    ]
+    bid = _ReplayBid(
+        signal or value_column, tenant, account, campaign, agent, home(tenant, account, partitions), start_ms, gain
+    )
+    return Replay(rows, bid)
+
+
+def _read_csv(path: Path, time_column: str, value_column: str) -> list[tuple[float, float, int]]:
+    """Return (Unix seconds, value, row number) of every row whose value is over zero."""
+    rows: list[tuple[float, float, int]] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            for wanted in (time_column, value_column):
+                if wanted not in columns:
+                    raise UsageError(
+                        f"{path}: no column {wanted!r}; there are {', '.join(map(repr, columns)) or 'none'}"
+                    )
+            last = -math.inf
+            for number, row in enumerate(reader, 1):
+                if number > CSV_ROWS_MAX:
+                    raise UsageError(f"{path}: more than {CSV_ROWS_MAX} rows; cut the file")
+                at = _csv_time(path, reader.line_num, row[time_column])
+                value = _csv_value(path, reader.line_num, value_column, row[value_column])
+                if at < last:
+                    raise UsageError(
+                        f"{path}:{reader.line_num}: {row[time_column]} lies before the row above it; sort the file"
+                    )
+                last = at
+                if value:
+                    rows.append((at, value, number))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as CSV: {error}") from None
+    if len(rows) < 2:
+        raise UsageError(f"{path}: {len(rows)} rows with a value over zero; a change needs two")
+    return rows
+
+
+def _csv_time(path: Path, line: int, text: str | None) -> float:
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        raise UsageError(f"{path}:{line}: {text!r} is not a time; write one such as 2011-07-01 00:00:01") from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _csv_value(path: Path, line: int, column: str, text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        raise UsageError(f"{path}:{line}: {column} {text!r} is not a number") from None
+    if not math.isfinite(value) or value < 0:
+        raise UsageError(f"{path}:{line}: {column} {text!r} is not a cost; it must be finite and not negative")
+    return value
+
+
+# --- the edge --------------------------------------------------------------------------------------------------------
+
+TICK_SECONDS = 0.01
+"""Records due within ten milliseconds go out together."""
+BACKLOG_MAX = 10_000
+"""Records generated at once when the stream is behind its clock."""
+PROGRESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was published: records by kind, in how many seconds, and how far the stream fell behind its clock."""
+
+    sent: int
+    by_kind: Mapping[str, int]
+    seconds: float
+    behind_ms_max: float
+
+    @property
+    def rate(self) -> float:
+        """Return records a second."""
+        return self.sent / self.seconds if self.seconds else 0.0
+
+
+Progress = Callable[[Summary], None]
+
+
+class Sink(Protocol):
+    """Where a stream goes: a `Publisher`, or a test's fake."""
+
+    partitions: int
+
+    async def publish(self, records: Iterable[Placed]) -> int: ...
+
+
+async def simulate(
+    bootstrap: str,
+    topic: str = TOPIC,
+    partitions: int | None = None,
+    rate: float = 100.0,
+    seconds: float = 60.0,
+    scenario: Scenario = "normal",
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Summary:
+    """Publish a scenario at its rate and return what was sent.
+
+    `partitions` is read from the topic; if given, it must be the same. Cancelling stops between two ticks, flushes,
+    reports a last time to `on_progress` and goes on as `CancelledError`.
+    """
+    _check(scenario, rate, seconds, partitions or 1)
+    async with Publisher(bootstrap, topic=topic) as publisher:
+        if partitions is not None and partitions != publisher.partitions:
+            raise UsageError(f"{topic} has {publisher.partitions} partitions, not {partitions}")
+        start_ms = time.time_ns() // 1_000_000
+        stream = Simulation(seed, scenario, rate, start_ms, seconds=seconds, partitions=publisher.partitions)
+        return await drive(stream, publisher, seed=seed, on_progress=on_progress)
+
+
+async def drive(
+    source: Source,
+    sink: Sink,
+    *,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Summary:
+    """Publish a stream as its records fall due.
+
+    The schedule is absolute: a slow delivery is caught up with, never added to, so the rate holds on average. The
+    clocks and `sleep` are parameters for tests.
+    """
+    rng = random.Random(seed)
+    by_kind: Counter[str] = Counter()
+    behind_ms_max = 0.0
+    started = reported = clock()
+
+    def summary() -> Summary:
+        return Summary(by_kind.total(), dict(by_kind), clock() - started, behind_ms_max)
+
+    try:
+        while not source.done:
+            elapsed_ms = (clock() - started) * 1_000
+            due = source.until(elapsed_ms, now_ms(), BACKLOG_MAX)
+            if due:
+                behind_ms_max = max(behind_ms_max, elapsed_ms - due[0].due_ms)
+                await sink.publish(
+                    Placed(
+                        sent.value,
+                        sent.key,
+                        rng.randrange(sink.partitions) if sent.partition is None else sent.partition,
+                    )
+                    for sent in due
+                )
+                by_kind.update(sent.kind for sent in due)
+            if on_progress is not None and clock() - reported >= PROGRESS_SECONDS:
+                reported = clock()
+                on_progress(summary())
+            if len(due) < BACKLOG_MAX and not source.done:
+                await sleep(TICK_SECONDS)
+    finally:
+        if on_progress is not None:
+            on_progress(summary())
+    return summary()

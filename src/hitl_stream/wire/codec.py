@@ -1,0 +1,260 @@
+"""From a record's bytes to an action, or to the exact reason why not.
+
+An action comes as bare JSON, as a structured CloudEvent, or as a binary one with `ce_*` headers (CloudEvents 1.0.2,
+Kafka binding). The action's own bytes are kept untouched: the hash is over them, and they are what is shown, approved
+and executed. Nothing here raises on any input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+from msgspec import Meta, Struct
+
+from hitl_stream.core.action import (
+    ACTION_BYTES_MAX,
+    DEPTH_MAX,
+    EVIDENCE_MAX,
+    FLAGS_MAX,
+    LEGS_MAX,
+    Action,
+    Agent,
+    Batch,
+    Change,
+    Content,
+    Entity,
+    Evidence,
+    Name,
+    TextChange,
+    Time,
+    flaw,
+)
+from hitl_stream.core.events import ErrorClass
+
+Header = tuple[str, bytes]
+
+CE_FIELDS = {"ce_id": "action_id", "ce_type": "type", "ce_time": "proposed_at"}
+"""Which CloudEvents attribute stands in for which field, where the data leaves that field out."""
+STRUCTURED = b"application/cloudevents+json"
+_MAGIC = 0
+_WHITE = b" \t\r\n"
+
+
+class Decoded(Struct, frozen=True, gc=False):
+    """An action with its bytes, the `ce_*` values that were used, and its hash (hexadecimal SHA-256)."""
+
+    action: Action
+    raw: bytes
+    hash: str
+    ce: tuple[tuple[str, str], ...] = ()
+
+
+class Undecodable(Struct, frozen=True):
+    """Why a record is no action."""
+
+    error: ErrorClass
+    why: str
+
+
+class _LooseChange(Struct, frozen=True):
+    entity: Entity
+    field: Name
+    before: Any = None
+    after: Any = None
+    unit: Annotated[str, Meta(max_length=32)] | None = None
+
+
+class _LooseAction(Struct, frozen=True):
+    """An action whose changes may hold texts, and whose id, type and time may stand in CloudEvents attributes."""
+
+    agent: Agent
+    action_id: Name | None = None
+    type: Name | None = None
+    proposed_at: Time | None = None
+    tenant: Annotated[str, Meta(max_length=200)] = ""
+    changes: Annotated[tuple[_LooseChange, ...], Meta(max_length=LEGS_MAX)] = ()
+    confidence: Decimal | None = None
+    expires_at: Time | None = None
+    flags: Annotated[tuple[Name, ...], Meta(max_length=FLAGS_MAX)] = ()
+    entity: Entity | None = None
+    destination: Annotated[str, Meta(max_length=200)] | None = None
+    evidence: Annotated[tuple[Evidence, ...], Meta(max_length=EVIDENCE_MAX)] = ()
+    content: Content | None = None
+    context: dict[str, Any] | None = None
+    rationale: str | None = None
+    batch: Batch | None = None
+
+
+class _Event(Struct, frozen=True):
+    specversion: str
+    id: str
+    source: str
+    type: str
+    time: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+
+
+_strict = msgspec.json.Decoder(Action)
+_loose = msgspec.json.Decoder(_LooseAction, float_hook=Decimal)
+_event = msgspec.json.Decoder(_Event)
+_time = msgspec.json.Decoder(Time)
+_name = msgspec.json.Decoder(Name)
+
+
+def decode(value: bytes | None, headers: Sequence[Header] = ()) -> Decoded | Undecodable:
+    """Decode one record of an action topic."""
+    if not value:
+        return Undecodable(ErrorClass.EMPTY, "the record has no value")
+    ce: Mapping[str, str] | None = None
+    if headers:
+        found = _cloud_event(value, headers)
+        if isinstance(found, Undecodable):
+            return found
+        value, ce = found
+    return decode_bytes(value, ce)
+
+
+def decode_bytes(value: bytes, ce: Mapping[str, str] | None = None) -> Decoded | Undecodable:
+    """Decode the bytes of one action; `ce` are the CloudEvents values that may fill what the bytes leave out."""
+    if value[0] != 0x7B or value[-1] != 0x7D:
+        value = value.strip(_WHITE)
+        if not value:
+            return Undecodable(ErrorClass.EMPTY, "the value is only white space")
+    if len(value) > ACTION_BYTES_MAX:
+        return Undecodable(ErrorClass.TOO_LARGE, f"{len(value)} bytes; an action has at most {ACTION_BYTES_MAX}")
+    if not value.isascii():
+        try:
+            value.decode()
+        except UnicodeDecodeError as error:
+            return Undecodable(ErrorClass.ENCODING, f"not UTF-8: {error.reason} at byte {error.start}")
+    if value.count(b"{") + value.count(b"[") > DEPTH_MAX and _depth(value) > DEPTH_MAX:
+        return Undecodable(ErrorClass.TOO_DEEP, f"nested deeper than {DEPTH_MAX}")
+    used: tuple[tuple[str, str], ...] = ()
+    try:
+        action = _strict.decode(value)
+    except msgspec.ValidationError as error:
+        found = _decode_loosely(value, ce or {}, str(error))
+        if isinstance(found, Undecodable):
+            return found
+        action, used = found
+    except msgspec.DecodeError as error:
+        return Undecodable(ErrorClass.NOT_JSON, _not_json(value, str(error)))
+    except RecursionError:
+        return Undecodable(ErrorClass.TOO_DEEP, f"nested deeper than {DEPTH_MAX}")
+    wrong = flaw(action)
+    if wrong is not None:
+        return Undecodable(ErrorClass.SCHEMA, wrong)
+    digest = hashlib.sha256(value)
+    for name, text in used:
+        digest.update(b"\0" + name.encode() + b"\0" + text.encode())
+    return Decoded(action, value, digest.hexdigest(), used)
+
+
+def _decode_loosely(
+    value: bytes, ce: Mapping[str, str], strict: str
+) -> tuple[Action, tuple[tuple[str, str], ...]] | Undecodable:
+    """Decode what the strict reading refused: changes of texts, and fields that stand in CloudEvents attributes."""
+    try:
+        loose = _loose.decode(value)
+        fields = {name: getattr(loose, name) for name in loose.__struct_fields__}
+        used = []
+        for header, field in sorted(CE_FIELDS.items()):
+            if fields[field] is None:
+                if header not in ce:
+                    return Undecodable(ErrorClass.SCHEMA, f"Object missing required field `{field}`")
+                text = orjson.dumps(ce[header])
+                fields[field] = (_time if field == "proposed_at" else _name).decode(text)
+                used.append((header, ce[header]))
+        fields["changes"] = tuple(_change(change) for change in loose.changes)
+    except (msgspec.DecodeError, ValueError) as error:
+        # The strict reading's message is the better one, unless this reading came further.
+        return Undecodable(ErrorClass.SCHEMA, str(error) if ce else strict)
+    return Action(**fields), tuple(used)
+
+
+def _change(loose: _LooseChange) -> Change:
+    before, after = _value(loose.before), _value(loose.after)
+    if all(side is None or isinstance(side, Decimal) for side in (before, after)):
+        return Change(loose.entity, loose.field, before, after, loose.unit)  # type: ignore[arg-type]  # just checked
+    was, becomes = (str(side) if isinstance(side, Decimal) else side for side in (before, after))
+    return TextChange(loose.entity, loose.field, None, None, loose.unit, was=was, becomes=becomes)
+
+
+def _value(value: Any) -> Decimal | str | bool | None:
+    if value is None or isinstance(value, Decimal | bool):
+        return value
+    if isinstance(value, int):
+        return Decimal(value)
+    if isinstance(value, str):
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            return value
+    raise ValueError(f"Expected a number, a text or a flag, got `{type(value).__name__}` - at `$.changes[...]`")
+
+
+def _cloud_event(value: bytes, headers: Sequence[Header]) -> tuple[bytes, Mapping[str, str] | None] | Undecodable:
+    """Return the action's bytes and the CloudEvents attributes beside them."""
+    ce: dict[str, str] = {}
+    content_type = b""
+    for name, content in headers:
+        if name == "content-type":
+            content_type = content or b""
+        elif name.startswith("ce_"):
+            try:
+                ce[name] = (content or b"").decode()
+            except UnicodeDecodeError:
+                return Undecodable(ErrorClass.ENCODING, f"header {name} is not UTF-8")
+    if content_type.partition(b";")[0].strip().lower() != STRUCTURED:
+        return value, ce or None
+    try:
+        event = _event.decode(value)
+    except msgspec.ValidationError as error:
+        return Undecodable(ErrorClass.SCHEMA, f"CloudEvent: {error}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Undecodable(ErrorClass.NOT_JSON, f"CloudEvent: {error}")
+    if event.specversion != "1.0":
+        return Undecodable(ErrorClass.UNKNOWN_TYPE, f"CloudEvents specversion {event.specversion!r}; 1.0 is known")
+    data = bytes(event.data)
+    if not data:
+        return Undecodable(ErrorClass.EMPTY, "the CloudEvent has no data (data_base64 is not read)")
+    attributes = {"ce_id": event.id, "ce_type": event.type}
+    if event.time is not None:
+        attributes["ce_time"] = event.time
+    return data, attributes
+
+
+def _not_json(value: bytes, error: str) -> str:
+    if value[0] == _MAGIC and len(value) > 5:
+        schema = int.from_bytes(value[1:5], "big")
+        return f"a schema-registry frame (magic byte 0, schema id {schema}); publish plain JSON instead"
+    if value.startswith(b"\xef\xbb\xbf"):
+        return "a byte order mark before the JSON; publish UTF-8 without it"
+    return error
+
+
+def _depth(value: bytes) -> int:
+    """Return how deep objects and arrays nest outside of strings."""
+    depth = deepest = 0
+    inside = escaped = False
+    for byte in value:
+        if inside:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                inside = False
+        elif byte == 0x22:
+            inside = True
+        elif byte in b"{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"}]":
+            depth -= 1
+    return deepest

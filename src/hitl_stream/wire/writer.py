@@ -1,0 +1,155 @@
+"""Writing decisions and ends: a template instead of an encoder, because every action passes here once.
+
+`tests/wire/test_writer.py` holds the template against the definitions in `records`: whatever is written decodes to the
+same values.
+"""
+
+from __future__ import annotations
+
+import json.encoder
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from hitl_stream.core.action import Action, Entity
+from hitl_stream.core.events import End, Outcome, Why
+from hitl_stream.core.policy.compile import EXECUTE_BY_MAX_MS, GRACE_MS, Compiled
+from hitl_stream.core.reasons import Reason
+from hitl_stream.core.route import Route
+from hitl_stream.core.score import PARTS, Score
+from hitl_stream.wire.records import ACTION_MARK, milliseconds, time_text
+
+quoted = json.encoder.encode_basestring
+"""A JSON string with its quotes, in C; non-ASCII stays as it is."""
+
+_HUNDREDTHS = tuple(f"{i / 100:g}" for i in range(101))
+_NAMES = {outcome: outcome.name for outcome in Outcome}
+
+
+class Writer:
+    """Writes the heads of one batch: what all its records share is formatted once."""
+
+    def __init__(self, policy: Compiled, now_ms: int, epoch: int, held: int) -> None:
+        self.now_ms = now_ms
+        self.policy = policy
+        self._scored = [
+            (index, tuple(f'{{"name":"{name}","x":{x},"w":{weight:g},"share":' for x in _HUNDREDTHS))
+            for index, (name, weight) in enumerate(zip(PARTS, policy.scale.weights, strict=True))
+        ]
+        self._weights = tuple(weight / policy.scale.sum for weight in policy.scale.weights)
+        self._moment = time_text(now_ms)
+        self._epoch = f'"policy":"{policy.digest}","epoch":{epoch}'
+        self._held = f'"held":{held},"moment":"{self._moment}"'
+        self._grace = f'"{time_text(now_ms + GRACE_MS)}"'
+        self._sla: dict[int, str] = {}
+
+    def common(
+        self,
+        action: Action,
+        tenant: str,
+        entity: Entity,
+        digest: str,
+        ce: Sequence[tuple[str, str]],
+        route: Route,
+        purpose: str,
+    ) -> str:
+        """Write `tenant` to `epoch`."""
+        agent, cls = action.agent, route.cls
+        campaign = quoted(entity.campaign) if entity.campaign is not None else "null"
+        account = quoted(entity.account) if entity.account is not None else "null"
+        used = orjson.dumps(dict(ce)).decode() if ce else "{}"
+        reasons = _reasons(route.reasons) if route.reasons else "[]"
+        approvals = self._approvals(route) if route.approvals else "[]"
+        return (
+            f'"tenant":{quoted(tenant)},"action_id":{quoted(action.action_id)},"hash":"{digest}","ce":{used},'
+            f'"type":{quoted(action.type)},"level":{cls.level:d},'
+            f'"agent":{{"id":{quoted(agent.id)},"version":{quoted(agent.version)}}},'
+            f'"entity":{{"account":{account},"campaign":{campaign}}},"outcome":"{_NAMES[route.outcome]}",'
+            f'"purpose":"{purpose}","for":null,"reasons":{reasons},"approvals":{approvals},'
+            f'"execute_by":{self._execute_by(action, route)},"score":{self._score(route.score)},'
+            f'"audit":{{"p":{cls.audit_p:g}}},{self._epoch}'
+        )
+
+    def decision(
+        self,
+        origin: str,
+        common: str,
+        trace: str | None,
+        by: str | None,
+        supersedes: str | None,
+    ) -> bytes:
+        """Write the head of a decision: everything before the action."""
+        return (
+            f'{{"id":"{origin}#0","origin":"{origin}","attempt":0,{common},{self._held},'
+            f'"trace":{_text(trace)},"by":{_text(by)},"supersedes":{_text(supersedes)}'
+        ).encode()
+
+    def closed(self, origin: str, end: End, why: Why, common: str, trace: str | None) -> bytes:
+        """Write the head of an end without execution."""
+        return (
+            f'{{"id":"{origin}#0","end":"{end}","why":"{why}",{common},"by":[],"code":null,"note":null,'
+            f'"moment":"{self._moment}","trace":{_text(trace)}'
+        ).encode()
+
+    def execute_by_ms(self, action: Action, route: Route) -> int:
+        """Return until when the action may run: its own end, else the last decision's plus the grace time."""
+        latest = self.now_ms + EXECUTE_BY_MAX_MS
+        if action.expires_at is not None:
+            return min(milliseconds(action.expires_at), latest)
+        last = max((approval.sla_ms for approval in route.approvals), default=0)
+        return min(self.now_ms + last + GRACE_MS, latest)
+
+    def _execute_by(self, action: Action, route: Route) -> str:
+        if action.expires_at is None and not route.approvals:
+            return self._grace
+        return f'"{time_text(self.execute_by_ms(action, route))}"'
+
+    def _approvals(self, route: Route) -> str:
+        rows: list[dict[str, Any]] = []
+        for approval in route.approvals:
+            decide_by = self._sla.get(approval.sla_ms)
+            if decide_by is None:
+                decide_by = self._sla[approval.sla_ms] = time_text(self.now_ms + approval.sla_ms)
+            rows.append({"queue": approval.queue, "people": approval.people, "decide_by": decide_by})
+        return orjson.dumps(rows).decode()
+
+    def _score(self, score: Score) -> str:
+        total = score.total
+        if not total:
+            return '{"total":0.0,"parts":[]}'
+        parts = []
+        values = (score.size, score.doubt, score.unusual, score.missing, score.money)
+        for index, names in self._scored:
+            x = values[index]
+            if x > 0:
+                share = self._weights[index] * x / total
+                parts.append(f"{names[int(x * 100 + 0.5)]}{_HUNDREDTHS[min(int(share * 100 + 0.5), 100)]}}}")
+        return f'{{"total":{total:.4f},"parts":[{",".join(parts)}]}}'
+
+
+def with_action(head: bytes, raw: bytes) -> bytes:
+    """Put the original bytes behind a head."""
+    return b"".join((head, ACTION_MARK, raw, b"}"))
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else quoted(value)
+
+
+def _reasons(reasons: Sequence[Reason]) -> str:
+    rows = [
+        {
+            "rule": reason.rule,
+            "saw": reason.saw,
+            "limit": reason.limit,
+            "rate": reason.rate,
+            "outcome": _NAMES[reason.outcome],
+            "queue": reason.queue,
+            "gate": reason.gate,
+            "error": reason.error,
+            "counts": reason.counts,
+        }
+        for reason in reasons
+    ]
+    return orjson.dumps(rows).decode()

@@ -1,0 +1,113 @@
+"""A real Prometheus of Debian's package for tests, and made-up lane events to fill it with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitl_stream.core.events import Abort, ErrorClass, Outcome, RouterTally, Why
+from hitl_stream.metrics import LaneMetrics
+
+READY_SECONDS_MAX = 30.0
+
+
+def needs_tool(name: str) -> pytest.MarkDecorator:
+    """Skip a test where a program of Debian's `prometheus` package is missing; in CI that is a failure."""
+    missing = shutil.which(name) is None and os.environ.get("CI") != "true"
+    return pytest.mark.skipif(missing, reason=f"{name} is not installed: apt-get install prometheus")
+
+
+def feed(lane: LaneMetrics, rounds: int) -> None:
+    """Tell a lane's observer of `rounds` rounds of everything that can happen, on four partitions."""
+    for partition in range(4):
+        lane.opening(partition)
+        lane.opened(partition, 0.4, 1_000)
+    for _ in range(rounds):
+        for partition in range(4):
+            counted = RouterTally()
+            counted.routed = {(c, o.name): 5 for c in ("bid.adjust", "post.own", "none") for o in Outcome}
+            counted.closed = {str(why): 1 for why in Why}
+            counted.dead = {str(error): 1 for error in ErrorClass}
+            counted.moved, counted.audit, counted.recommended = 2, 1, 3
+            lane.committed(partition, 100, 0.004, 0.02, list(range(60, 10, -1)), counted)
+            lane.lagged(partition, 10 * partition, 0.1 * partition)
+            lane.window(partition, 100)
+        for why in Abort:
+            lane.aborted(0, why)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+class Prometheus:
+    """Its HTTP API, as much of it as tests ask."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+
+    def get(self, path: str, **parameters: str) -> Any:
+        query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
+        with urllib.request.urlopen(f"{self.url}{path}{query}", timeout=5) as answer:
+            return json.load(answer)["data"] if path.startswith("/api") else answer.read()
+
+    def range(self, expr: str) -> list[Any]:
+        now = time.time()
+        data = self.get("/api/v1/query_range", query=expr, start=str(now - 30), end=str(now), step="1")
+        return list(data["result"])
+
+
+@contextmanager
+def prometheus(directory: Path, target: str) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes `target` twice a second."""
+    port = free_port()
+    config = directory / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 500ms, scrape_timeout: 400ms}\n"
+        f"scrape_configs: [{{job_name: hitl, static_configs: [{{targets: ['{target}']}}]}}]\n"
+    )
+    command = [
+        shutil.which("prometheus") or "prometheus", f"--config.file={config}",
+        f"--storage.tsdb.path={directory / 'tsdb'}", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
+    ]  # fmt: skip
+    log = directory / "prometheus.log"
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            server = Prometheus(port)
+            until(lambda: process.poll() is not None or _ready(server), f"prometheus did not start: see {log}")
+            assert process.poll() is None, log.read_text()
+            yield server
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def until(condition: Any, otherwise: str, seconds: float = READY_SECONDS_MAX) -> None:
+    """Ask until it is so, at most for `seconds`."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > limit:
+            raise AssertionError(otherwise)
+        time.sleep(0.1)
+
+
+def _ready(server: Prometheus) -> bool:
+    try:
+        server.get("/-/ready")
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+    return True
