@@ -95,7 +95,7 @@ def configure(fmt: Format = "auto", level: Level = "info", stream: TextIO | None
             _safe,
             *render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
     )

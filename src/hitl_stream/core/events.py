@@ -85,7 +85,7 @@ class RouterTally:
 
     def __init__(self) -> None:
         self.routed: dict[tuple[str, str], int] = {}
-        """(class, outcome's name) → actions that were decided, also those that were closed or only recommended."""
+        """(class, outcome's name, or RECOMMEND at level 1) → actions that were decided, also those that were closed."""
         self.closed: dict[str, int] = {}
         """`Why` → routed actions that ended at the router."""
         self.dead: dict[str, int] = {}

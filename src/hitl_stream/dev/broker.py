@@ -51,6 +51,7 @@ from typing import Any, ClassVar, Literal, NoReturn, Protocol, Self, get_args
 from xml.etree import ElementTree
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from hitl_stream.core.errors import BrokenError, HitlError, UnreachableError
@@ -78,6 +79,7 @@ MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """The largest topic limit is 6 MiB (`dlq`); a broker must take what a topic allows."""
 
 # aiokafka has no types; as Any its calls pass under strict.
+_Admin: Any = AIOKafkaAdminClient
 _Consumer: Any = AIOKafkaConsumer
 _Producer: Any = AIOKafkaProducer
 
@@ -276,7 +278,7 @@ _JVM_LOG = tuple(
 
 def format_storage(jars: Jars, home: Path, cluster_id: str) -> None:
     """Write a node's identity into its empty data directory; every node of a cluster gets the same `cluster_id`."""
-    tool = replace(jars, jvm="quick").jvm_command("kafka.tools.StorageTool", "format", "-t", cluster_id)
+    tool = replace(jars, jvm="quick").jvm_command("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}")
     command = [*tool, "-c", str(home / "server.properties")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_SECONDS_MAX, check=False)
     if done.returncode:
@@ -328,6 +330,9 @@ def server_properties(node: Node, cluster: Sequence[Node], data: Path) -> dict[s
         "share.coordinator.state.topic.num.partitions": "4",
         "share.coordinator.state.topic.replication.factor": str(replicas),
         "share.coordinator.state.topic.min.isr": str(in_sync),
+        # After a SIGKILL the controller refuses the broker until its old session ends: 9 s by default, with 2 s a beat.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
         # What a client may ask for: ours ask for 10 s. The broker looks for expired ones every 10 s, as in production.
         "transaction.max.timeout.ms": "900000",
         # The default takes 128 MiB of a heap of 512.
@@ -700,6 +705,7 @@ async def _ended(alive: Callable[[], bool]) -> None:
 async def _answers(bootstrap: str) -> None:
     await _until_done(lambda: _listens(bootstrap))
     await _until_done(lambda: _coordinates_transactions(bootstrap))
+    await _until_done(lambda: _knows_coordinator(bootstrap))
     await _until_done(lambda: _coordinates_groups(bootstrap))
 
 
@@ -726,6 +732,16 @@ async def _coordinates_transactions(bootstrap: str) -> None:
         await producer.start()
     finally:
         await producer.stop()
+
+
+async def _knows_coordinator(bootstrap: str) -> None:
+    """Ask before a consumer does: that one would log every refusal."""
+    admin = _Admin(bootstrap_servers=bootstrap)
+    try:
+        await admin.start()
+        await admin.find_coordinator("hitl-ready")
+    finally:
+        await admin.close()
 
 
 async def _coordinates_groups(bootstrap: str) -> None:

@@ -87,7 +87,8 @@ BID_LARGE_RANGE = (0.21, 0.60)
 BID_SIGMA = 0.06
 BID_LIMIT = 0.20
 HUGGER_RANGE = (0.95, 1.0)
-"""The hugger's part of the limit: it never breaks a rule, and that is what gives it away."""
+"""The part of the limit by which the hugger raises: it never breaks a rule, and that is what gives it away."""
+SIDE_STEP = 0.03
 MOVE_LARGE = 0.04
 MOVE_LARGE_RATIO = 28
 MOVE_SIGMA, MOVE_MAX = 0.03, 0.095
@@ -316,15 +317,16 @@ class Simulation:
         kind = "bid.adjust"
         if place.bidder == HUGGER:
             kind = "bid.hugger"
-            step = int(before * BID_LIMIT * rng.uniform(*HUGGER_RANGE))
-            step = -step if rng.random() < 0.5 else step
+            most = before * BID_LIMIT
+            step = min(math.ceil(most * rng.uniform(*HUGGER_RANGE)), int(most))
         elif rng.random() < BID_LARGE:
             kind = "bid.large"
             step = int(before * rng.uniform(*BID_LARGE_RANGE)) + 1
             step = -step if rng.random() < 0.5 else step
         else:
             step = int(before * self._changes[int(rng.random() * TABLE)]) or 1
-        if not _PRICE_MIN < (before + step) * _UNITS[decimals] < _PRICE_MAX:
+        price_max = _HUGGER_PRICE_MAX if kind == "bid.hugger" else _PRICE_MAX
+        if not _PRICE_MIN < (before + step) * _UNITS[decimals] < price_max:
             # A bid that would leave its usual range turns round.
             step = -abs(step) if step > 0 else -step
         if kind != "bid.large":
@@ -366,12 +368,14 @@ class Simulation:
         campaign = self._rng.randrange(self._pool.campaigns - 1)
         if campaign % self._pool.accounts % BIDDERS in (HUGGER, RUNAWAY):
             campaign += 1
-        before = self._pool.prices[campaign]
-        after = before + int(before * 0.03)
-        if kind in ("null-key", "wrong-partition") and after < _PRICE_MAX:
+        decimals = _decimals(campaign // self._pool.accounts)
+        before = self._pool.prices[campaign] // _UNITS[decimals]
+        after = before + (int(before * SIDE_STEP) or 1)
+        if kind in ("null-key", "wrong-partition"):
             # Only these will run, once they are home.
-            self._pool.prices[campaign] = after
-        return self._fill(kind, self._place(campaign % self._pool.accounts, None), campaign, 4, before, after, due, now)
+            self._pool.prices[campaign] = after * _UNITS[decimals]
+        place = self._place(campaign % self._pool.accounts, None)
+        return self._fill(kind, place, campaign, decimals, before, after, due, now)
 
     def _bid_suggest(self, kind: str, due: int, now: int) -> Sent:
         bid = self._side_bid(kind, due, now)
@@ -664,6 +668,9 @@ class _Pool:
             unit = _UNITS[_decimals(row)]
             numbers = range(row * self.accounts, (row + 1) * self.accounts)
             self.prices.extend((2_000 + n * 7_919 % 88_000) // unit * unit for n in numbers)
+        # Accounts are a multiple of the bidders, so these are the hugger's: it starts low, and only ever raises.
+        for n in range(HUGGER, self.campaigns, BIDDERS):
+            self.prices[n] = 2_000 + n % 5_000
         self._cursor = -1
 
     def advance(self) -> int:
@@ -677,6 +684,8 @@ _BASE, _FLOOD, _RUNAWAY = range(3)
 _UNITS = {2: 100, 3: 10, 4: 1}
 _FORMS = {2: "%d.%02d", 3: "%d.%03d", 4: "%d.%04d"}
 _PRICE_MIN, _PRICE_MAX = 1_500, 95_000
+_HUGGER_PRICE_MAX = 240_000
+"""At 24 EUR its steps come near `auto_max_amount`; it takes a quarter of an hour to get there."""
 _BID = (
     '{"action_id":"%s%d","tenant":"%s","agent":{"id":"%s","version":"2026.11.3"},"type":"bid.adjust",'
     '"changes":[{"entity":{"account":"%s","campaign":"cmp-%d"},"field":"bid","before":"%s","after":"%s","unit":"EUR"}],'
@@ -966,8 +975,9 @@ async def simulate(
 ) -> Summary:
     """Publish a scenario at its rate and return what was sent.
 
-    `partitions` is read from the topic; if given, it must be the same. Cancelling stops between two ticks, flushes,
-    reports a last time to `on_progress` and goes on as `CancelledError`.
+    `partitions` is read from the topic; if given, it must be the same. Cancelling flushes,
+    reports a last time to `on_progress` and goes on as `CancelledError`; the tick that was in flight may have been
+    written without being counted.
     """
     _check(scenario, rate, seconds, partitions or 1)
     async with Publisher(bootstrap, topic=topic) as publisher:

@@ -43,7 +43,9 @@ DESTINATIONS = {
     Outcome.ESCALATE: "escalation",
     Outcome.HOLD: "held",
 }
-_REFUSED_HASH_BYTES = 16
+STAMP_HASH_DIGITS = 32
+DECISION_TYPE: Header = (TYPE_HEADER, records.DECISION.encode())
+CLOSED_TYPE: Header = (TYPE_HEADER, records.CLOSED.encode())
 
 
 class Judge(Protocol):
@@ -377,10 +379,10 @@ class _Batch:
             text = orjson.dumps({**via, "from": place})
             kept = [pair for pair in record.headers if pair[0] not in (records.VIA_HEADER, SEAL_HEADER)]
             seal = self.router._seal_via[record.topic](text + b"\0" + decoded.hash.encode())
-            headers = (*((name, content or b"") for name, content in kept),
-                       (records.VIA_HEADER, text), (SEAL_HEADER, seal))  # fmt: skip
+            headers = [(name, content or b"") for name, content in kept]
+            headers += [(records.VIA_HEADER, text), (SEAL_HEADER, seal)]
         else:
-            headers = tuple((name, content or b"") for name, content in record.headers)
+            headers = [(name, content or b"") for name, content in record.headers]
         self.outputs.append(Output(record.topic, home, key, record.value, headers, index))
         self.tally.moved += 1
 
@@ -400,9 +402,10 @@ class _Batch:
         place = f"{record.topic}/{record.partition}/{record.offset}"
         common = self.writer.common(action, tenant, entity, decoded.hash, decoded.ce, answer, Purpose.DECIDE)
         head = self.writer.closed(place, end, why, common, sender.trace)
-        value = head + b"}" if why is Why.DUPLICATE else with_action(head, decoded.raw)
-        headers = ((TYPE_HEADER, b"closed/1"), (SEAL_HEADER, self.router._seal_closed(
-            head + b"}" if why is Why.DUPLICATE else head)), *sender.headers)  # fmt: skip
+        if why is Why.DUPLICATE:
+            head += b"}"
+        value = head if why is Why.DUPLICATE else with_action(head, decoded.raw)
+        headers = [CLOSED_TYPE, (SEAL_HEADER, self.router._seal_closed(head)), *sender.headers]
         key = key_of(tenant, entity, action.agent.id)
         self.outputs.append(Output(self.router._closed, record.partition, key, value, headers, index))
         tally = self.tally
@@ -427,12 +430,10 @@ class _Batch:
         recommended = cls.level is Level.RECOMMEND
         topic = router._recommendations if recommended else router._names[answer.outcome]
         key = key_of(tenant, entity, action.agent.id)
-        headers: tuple[Header, ...] = ((TYPE_HEADER, b"decision/1"), (SEAL_HEADER, router._seals[topic](head)))
-        if sender.headers:
-            headers += sender.headers
+        headers = [DECISION_TYPE, (SEAL_HEADER, router._seals[topic](head)), *sender.headers]
         value = with_action(head, decoded.raw)
         self.outputs.append(Output(topic, record.partition, key, value, headers, index))
-        label = (cls.label, answer.outcome.name)
+        label = (cls.label, "RECOMMEND" if recommended else answer.outcome.name)
         tally.routed[label] = tally.routed.get(label, 0) + 1
         if recommended:
             tally.recommended += 1
@@ -445,7 +446,7 @@ class _Batch:
         """Send a copy to be judged blind; it can never run."""
         router = self.router
         copy = head.replace(b'"purpose":"decide"', b'"purpose":"audit"', 1)
-        headers = ((TYPE_HEADER, b"decision/1"), (SEAL_HEADER, router._seals[router._seeded](copy)), *sender.headers)
+        headers = [DECISION_TYPE, (SEAL_HEADER, router._seals[router._seeded](copy)), *sender.headers]
         value = with_action(copy, decoded.raw)
         self.outputs.append(Output(router._seeded, record.partition, key, value, headers, index))
         self.tally.audit += 1
@@ -458,11 +459,11 @@ def identity_of(tenant: str, action_id: str) -> bytes:
 
 def stamp_of(offset: int, action_hash: str) -> bytes:
     """Return what the window remembers of an id: where it was claimed, and by which bytes."""
-    return offset.to_bytes(STAMP_BYTES, "big") + bytes.fromhex(action_hash[: 2 * _REFUSED_HASH_BYTES])
+    return offset.to_bytes(STAMP_BYTES, "big") + bytes.fromhex(action_hash[:STAMP_HASH_DIGITS])
 
 
 def _repeat(earlier: bytes, action_hash: str) -> tuple[Why, Reason]:
     offset = int.from_bytes(earlier[:STAMP_BYTES], "big")
-    if earlier[STAMP_BYTES:] == bytes.fromhex(action_hash[: 2 * _REFUSED_HASH_BYTES]):
+    if earlier[STAMP_BYTES:] == bytes.fromhex(action_hash[:STAMP_HASH_DIGITS]):
         return Why.DUPLICATE, Reason("admission.duplicate", f"seen at offset {offset}", None, Outcome.REFUSE)
     return Why.CONFLICT, Reason("admission.conflict", f"other bytes at offset {offset}", None, Outcome.REFUSE)

@@ -34,7 +34,7 @@ class _Source(Protocol):
 
 def dead_letter(
     record: _Source, error: ErrorClass, why: str, instance: str, bytes_max: int
-) -> tuple[bytes | None, tuple[Header, ...]]:
+) -> tuple[bytes | None, list[Header]]:
     """Return value and headers of a dead letter.
 
     The value is the original; where it cannot fit into `bytes_max` it is empty and its length and SHA-256 stand in the
@@ -59,4 +59,4 @@ def dead_letter(
         (records.APPENDED_HEADER, records.time_text(record.timestamp).encode()),
         (records.BY_HEADER, instance.encode()),
     )
-    return value, (*kept, *own, *extra)
+    return value, [*kept, *own, *extra]

@@ -1,0 +1,54 @@
+"""The entry point: joins the verbs, and turns errors into one clear line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+
+from hitl_stream import __version__
+from hitl_stream.cli.terminal import err, say
+from hitl_stream.core.errors import HitlError
+
+INTERRUPTED = 130
+USAGE = 2
+INTERNAL = 6
+VERBS = ("decide", "policy", "topics", "logs", "run", "dev", "settings")
+"""Modules of this package; each registers its verbs on `app` through `register(app)`."""
+
+
+def build() -> App:
+    """Return the application with every verb."""
+    app = App(
+        name="hitl",
+        help="Human in the loop for AI agents: score, route, review and stop every action, exactly once, on Kafka.",
+        version=__version__,
+    )
+    for verb in VERBS:
+        import_module(f"hitl_stream.cli.{verb}").register(app)
+    return app
+
+
+def main() -> NoReturn:
+    """Run `hitl`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        result = build()(arguments, exit_on_error=False, print_error=False, console=err, result_action="return_value")
+    except CycloptsError as error:
+        say(f"{error}\nTry: hitl --help")
+        return USAGE
+    except HitlError as error:
+        say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return result if isinstance(result, int) else 0
