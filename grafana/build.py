@@ -125,6 +125,7 @@ OUTCOMES = tuple(
     colour(name, value)
     for name, value in (
         ("EXECUTE", GREEN), ("REVIEW", BLUE), ("ESCALATE", ORANGE), ("HOLD", "purple"), ("REFUSE", RED),
+        ("RECOMMEND", "gray"),
     )
 )  # fmt: skip
 
@@ -182,8 +183,8 @@ def operate_now() -> Json:
             ),
             stat(
                 "Fullest window",
-                "Ids remembered against duplicates, as a share of what a process may remember. At 100 % partitions "
-                "slow down, they never forget: raise window_ids_max, lower max_age, or start another process.",
+                "Ids remembered against duplicates, as a share of what a process may remember. At 100 % new "
+                "actions are refused, none is forgotten: raise window_ids_max, lower max_age, or start another process.",
                 "percentunit",
                 f"max(sum by (job, instance) ({select('hitl_window_ids')}) / "
                 f"sum by (job, instance) ({select('hitl_window_ids_max')}))",
@@ -194,7 +195,7 @@ def operate_now() -> Json:
             graph(
                 "Route mix",
                 "What the router answered, by outcome. EXECUTE acts at once; REVIEW and ESCALATE wait for people; HOLD "
-                "is parked by a switch; REFUSE is closed.",
+                "is parked by a switch; REFUSE is closed; RECOMMEND never runs.",
                 "ops",
                 Query(f"sum by (outcome) ({rate('hitl_actions_total')})", "{{outcome}}"),
                 stacked=True,

@@ -17,7 +17,7 @@ from hitl_stream.lane.lane import Lane, LaneSpec
 from hitl_stream.lane.restore import WindowReplay
 from hitl_stream.lane.slot import Slot, take_slot
 from hitl_stream.metrics import LaneMetrics, Metrics
-from hitl_stream.roles.router import Policies, Router, RouterSettings, Source, no_plugins
+from hitl_stream.roles.router import Judge, Policies, Router, RouterSettings, Source, no_plugins
 from hitl_stream.settings import Settings
 from hitl_stream.wire import seal
 from hitl_stream.wire.policy_file import LoadedPolicy, lint_file, parse
@@ -26,6 +26,8 @@ from hitl_stream.wire.topics import ROUTER_TOPICS, TABLE, TopicSet
 
 APP = "hitl"
 ROUTER = "router"
+ROUTER_KEYS: Mapping[str, str] = {"seal-router": "r1", "sample": "s1"}
+"""The key files that a router needs, and the id of the first one of each."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +77,21 @@ def read_router_keys(settings: Settings) -> Keys:
 
 
 def make_router_keys(settings: Settings) -> Keys:
-    """Make the router's keys where there are none yet."""
-    seal.create_key(settings.keys_dir, "seal-router", "r1")
-    seal.create_key(settings.keys_dir, "sample", "s1")
+    """Make each of the router's keys of which there is none yet, under any id."""
+    for name, key_id in ROUTER_KEYS.items():
+        if not any(settings.keys_dir.glob(f"{name}-*")):
+            seal.create_key(settings.keys_dir, name, key_id)
     return read_router_keys(settings)
 
 
-def router_services(settings: Settings) -> list[ServiceT]:
-    """Build the router's services: its lane, and the port that shows how it is."""
+def router_services(settings: Settings, judge: Judge = no_plugins) -> list[ServiceT]:
+    """Build the router's services: its lane, and the port that shows how it is. `judge` runs the policy's plugins."""
     topics = topic_set(settings)
     loaded = load_policy(settings)
     keys = read_router_keys(settings)
     slot = take_slot(settings.state_dir / "slots", socket.gethostname(), ROUTER, settings.slot)
     policies = Policies(loaded.policy, loaded.digest)
-    router = Router(_router_settings(settings, topics, keys, slot), policies, no_plugins)
+    router = Router(_router_settings(settings, topics, keys, slot), policies, judge)
     budget = IdBudget(settings.window_ids_max)
     metrics = Metrics(__version__, settings.window_ids_max)
     spec = LaneSpec(

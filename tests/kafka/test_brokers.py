@@ -186,6 +186,17 @@ def test_a_static_member_gets_both_topics_by_range_and_gets_them_back_at_once(bo
     assert within(scenario()) == (everything, everything)
 
 
+def test_a_broker_starts_inside_a_running_event_loop_awaited_or_not():
+    choice = require("noida")
+
+    async def scenario():
+        async with choice.broker() as awaited:
+            with choice.broker() as blocking:
+                return awaited.bootstrap != blocking.bootstrap
+
+    assert within(scenario())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_broker_does_not_outlive_the_process_that_started_it(kind: Kind):
     with _started_from_a_shell(kind) as (process, bootstrap):

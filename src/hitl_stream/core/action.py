@@ -61,11 +61,14 @@ class TextChange(Change, frozen=True, gc=False):
 
 
 class Evidence(Struct, frozen=True, gc=False):
-    """A signal the agent cites. `better` says which direction is good: "up" or "down"."""
+    """A signal the agent cites. `better` says which direction is good: "up" or "down".
+
+    Signals are shown and compared roughly, never against a limit, so floats are exact enough.
+    """
 
     signal: Name
-    value: Number | None = None
-    before: Number | None = None
+    value: float | str | None = None
+    before: float | str | None = None
     better: Annotated[str, Meta(max_length=16)] | None = None
     ref: Annotated[str, Meta(max_length=2_000)] | None = None
 
@@ -144,8 +147,8 @@ def accounts_of(action: Action) -> frozenset[str | None]:
 def flaw(action: Action) -> str | None:
     """Say what is wrong with a well-formed action that no type can express, or None.
 
-    The rest of the core relies on it: every number is finite and below `NUMBER_MAX`, and a tenant holds no slash, so
-    that `tenant/action_id` names one action only.
+    The rest of the core relies on it: every number that is compared is finite and below `NUMBER_MAX`, and a tenant
+    holds no slash, so that `tenant/action_id` names one action only.
     """
     try:
         for change in action.changes:
@@ -153,11 +156,6 @@ def flaw(action: Action) -> str | None:
                 return f"before of {change.field} is out of range"
             if change.after is not None and not -NUMBER_MAX < change.after < NUMBER_MAX:
                 return f"after of {change.field} is out of range"
-        for evidence in action.evidence:
-            if evidence.value is not None and not -NUMBER_MAX < evidence.value < NUMBER_MAX:
-                return f"value of {evidence.signal} is out of range"
-            if evidence.before is not None and not -NUMBER_MAX < evidence.before < NUMBER_MAX:
-                return f"before of {evidence.signal} is out of range"
         if action.confidence is not None and not -NUMBER_MAX < action.confidence < NUMBER_MAX:
             return "confidence is out of range"
     except InvalidOperation:

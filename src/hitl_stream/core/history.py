@@ -28,6 +28,7 @@ class History(Struct, frozen=True, gc=False):
 
 
 NOTHING = History()
+NO_TOTALS: tuple[tuple[int, float, float], ...] = ()
 
 
 def recall(action: Action, tenant: str, draft: Draft) -> History:
@@ -35,13 +36,23 @@ def recall(action: Action, tenant: str, draft: Draft) -> History:
     changes = action.changes
     if not changes:
         return NOTHING
-    if len(changes) == 1 and not draft.window.sum_slot_ms:
-        try:
-            leg = measure(changes[0])
-        except UndefinedError as error:
-            return History(undefined=str(error))
-        return History((leg,), leg.ratio, _deviation(action, tenant, leg.ratio, draft))
-    return _recall_all(action, tenant, draft)
+    if len(changes) > 1 or len(draft.sums) > 1:
+        return _recall_all(action, tenant, draft)
+    change = changes[0]
+    try:
+        leg = measure(change)
+    except UndefinedError as error:
+        return History(undefined=str(error))
+    ratio, totals = leg.ratio, NO_TOTALS
+    crowded = False
+    if draft.sums:
+        entity = change.entity
+        total = draft.add(0, (tenant, entity.account, entity.campaign, change.field), ratio)
+        crowded = total is None
+        if total is not None:
+            totals = ((0, *total),)
+    return History((leg,), ratio, draft.deviation((tenant, action.agent.id, action.type), ratio), totals,
+                   None, crowded)  # fmt: skip
 
 
 def _recall_all(action: Action, tenant: str, draft: Draft) -> History:
@@ -57,22 +68,14 @@ def _recall_all(action: Action, tenant: str, draft: Draft) -> History:
             undefined = str(error)
             continue
         legs.append(leg)
-        ratio = leg.ratio
-        if abs(ratio) > abs(largest):
-            largest = ratio
+        if abs(leg.ratio) > abs(largest):
+            largest = leg.ratio
         entity = (tenant, change.entity.account, change.entity.campaign, change.field)
-        for which in range(len(draft.window.sum_slot_ms)):
-            total = draft.add(which, entity, ratio)
+        for which in range(len(draft.sums)):
+            total = draft.add(which, entity, leg.ratio)
             if total is None:
                 crowded = True
             else:
                 totals.append((which, *total))
-    z = _deviation(action, tenant, largest, draft) if legs else None
+    z = draft.deviation((tenant, action.agent.id, action.type), largest) if legs else None
     return History(tuple(legs), largest, z, tuple(totals), undefined, crowded)
-
-
-def _deviation(action: Action, tenant: str, ratio: float, draft: Draft) -> float | None:
-    who = (tenant, action.agent.id, action.type)
-    normal = draft.normal(who)
-    draft.observe(who, ratio)
-    return None if normal is None else (ratio - normal[0]) / normal[1]

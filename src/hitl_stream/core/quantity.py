@@ -11,8 +11,8 @@ from hitl_stream.core.action import Action, Change
 
 EXACT = Context(prec=60, Emin=-400, Emax=400, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow, Clamped])
 """Sixty digits hold every sum and product of two numbers of eighteen; beyond them a size is undefined, not rounded."""
-ROUNDED = Context(prec=28)
-"""For ratios that are shown, scored or added up, never for the comparison that decides."""
+NEAR = 1e-9
+"""Floats decide only while they are further than this share from a limit; their own error is below 1e-14 there."""
 
 
 class UndefinedError(ValueError):
@@ -20,10 +20,9 @@ class UndefinedError(ValueError):
 
 
 class Leg(Struct, frozen=True, gc=False):
-    """One change, measured: `delta` in its own unit, `ratio` signed and relative to `before`."""
+    """One change, measured in floats: `delta` in its own unit, `ratio` relative to |before|, both signed."""
 
-    delta: Decimal
-    base: Decimal
+    delta: float
     ratio: float
 
 
@@ -32,22 +31,45 @@ def measure(change: Change) -> Leg:
     before, after = change.before, change.after
     if before is None or after is None:
         raise UndefinedError("before is missing" if before is None else "after is missing")
-    try:
-        delta = EXACT.subtract(after, before)
-        base = EXACT.abs(before)
-        if not base:
-            raise UndefinedError("before is zero")
-        return Leg(delta, base, float(ROUNDED.divide(delta, base)))
-    except DecimalException:
-        raise UndefinedError(f"{change.field}: {before} → {after} is too long or too far apart to compare") from None
+    base = float(before)
+    delta = float(after) - base
+    if base == 0.0:
+        raise UndefinedError("before is zero")
+    return Leg(delta, delta / base if base > 0.0 else -delta / base)
 
 
-def exceeds(leg: Leg, limit: Decimal) -> bool:
-    """Say whether the change is over `limit` × |before|; exactly at the limit is not over it."""
+def exceeds(change: Change, leg: Leg, limit: Decimal, limit_float: float) -> bool:
+    """Say whether |after − before| > limit × |before|; exactly at the limit is not over it.
+
+    Decided in decimals as they were written; in floats only where these are far from the limit.
+    """
+    distance = abs(leg.ratio) - limit_float
+    if abs(distance) > NEAR * limit_float + NEAR:
+        return distance > 0
+    assert change.before is not None  # `measure` has seen both
+    assert change.after is not None
     try:
-        return EXACT.abs(leg.delta) > EXACT.multiply(limit, leg.base)
+        delta = EXACT.abs(EXACT.subtract(change.after, change.before))
+        return delta > EXACT.multiply(limit, EXACT.abs(change.before))
     except DecimalException:
+        # Too long or too far apart to compare exactly, and close to the limit: over it.
         return True
+
+
+def amount_of(change: Change) -> Decimal:
+    """Return |after − before| exactly, in the change's own unit."""
+    if change.before is None or change.after is None:
+        raise UndefinedError("before is missing" if change.before is None else "after is missing")
+    try:
+        return EXACT.abs(EXACT.subtract(change.after, change.before))
+    except DecimalException:
+        raise UndefinedError(f"{change.field}: {change.before} → {change.after} is too long to subtract") from None
+
+
+def ratio_shown(change: Change, limit: Decimal) -> str:
+    """Write a change's relative size, never so short that it looks equal to the limit."""
+    assert change.before is not None
+    return shown(amount_of(change) / abs(change.before), limit)
 
 
 def in_currency(

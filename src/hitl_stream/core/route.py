@@ -15,12 +15,13 @@ from hitl_stream.core.events import Level, Outcome
 from hitl_stream.core.fields import ABSENT, NO_FACTS, Facts, FieldError
 from hitl_stream.core.history import History
 from hitl_stream.core.policy.compile import Compiled, CompiledClass
-from hitl_stream.core.quantity import EXACT, UndefinedError, exceeds, in_currency, shown, unbalanced
+from hitl_stream.core.quantity import NEAR, UndefinedError, amount_of, exceeds, in_currency, ratio_shown, unbalanced
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.score import Score
 from hitl_stream.core.triggers import ETHICAL_FLAG
 from hitl_stream.core.validators import Verdicts
 
+EXECUTE, REVIEW, ESCALATE = Outcome.EXECUTE, Outcome.REVIEW, Outcome.ESCALATE
 NO_VERDICTS: Verdicts = {}
 UNSCORED = Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 SUM_TOLERANCE = 1e-9
@@ -52,30 +53,23 @@ def route(
     cls = policy.classes.get(action.type) or policy.undefined
     reasons: list[Reason] = [] if cls.baseline is None else [cls.baseline]
     if action.agent.id not in policy.agents:
-        reasons.append(Reason("agent.unknown", action.agent.id, None, Outcome.ESCALATE, cls.senior))
+        reasons.append(Reason("agent.unknown", action.agent.id, None, ESCALATE, cls.senior))
 
-    limit, confidence = cls.limit, action.confidence
-    for leg in past.legs:
-        if limit is not None and exceeds(leg, limit):
-            reasons.append(_too_large(past, limit, cls))
-            break
-    if past.undefined is not None and (limit is not None or cls.cap is not None):
-        reasons.append(Reason("magnitude.undefined", past.undefined, None, Outcome.ESCALATE, cls.senior))
-    if limit is not None and not action.changes:
-        reasons.append(Reason("magnitude.undefined", "no changes", None, Outcome.ESCALATE, cls.senior))
-    if cls.confidence is not None and not (confidence is not None and cls.confidence <= confidence <= 1):
-        reasons.append(_too_doubtful(confidence, cls))
-    money = _amounts(action, past, policy, cls, reasons) if cls.cap is not None else 0.0
-    if past.totals and cls.sums:
-        _running(past, cls, reasons)
+    changes, confidence = action.changes, action.confidence
+    doubt = 1.0 if confidence is None else 1.0 - float(confidence)
+    money = 0.0
+    if cls.sized:
+        money = _sized(action, past, policy, cls, reasons)
+    # `not`, so that a confidence that is missing or out of range is looked at too.
+    if cls.confidence is not None and not cls.doubt_min <= doubt <= cls.doubt_safe:
+        _doubtful(confidence, cls, reasons)
     z = 0.0 if past.z is None else abs(past.z)
     if z > policy.unusual_over:
-        over = f"{policy.unusual_over:g}"
-        reasons.append(Reason("unusual", f"z {past.z:.1f}", over, Outcome.ESCALATE, cls.senior))
-    if len(action.changes) > 1 or past.crowded:
+        reasons.append(Reason("unusual", f"z {past.z:.1f}", f"{policy.unusual_over:g}", ESCALATE, cls.senior))
+    if len(changes) > 1 or past.crowded:
         _legs(action, past, cls, reasons)
     if cls.needs_evidence and not action.evidence:
-        reasons.append(Reason("missing.evidence", "absent", None, Outcome.ESCALATE, cls.senior))
+        reasons.append(Reason("missing.evidence", "absent", None, ESCALATE, cls.senior))
     if action.flags:
         _flags(action, policy, cls, reasons)
     if cls.needs:
@@ -87,17 +81,12 @@ def route(
     for extra in cls.extras:
         reasons.extend(extra(action, facts, verdicts))
 
-    score = policy.scale.score(
-        abs(past.ratio) / cls.limit_float if cls.limit_float else 0.0,
-        1.0 if confidence is None else 1.0 - float(confidence),
-        z / policy.unusual_over,
-        0.0 if action.evidence else 1.0,
-        money,
-    )
+    size = abs(past.ratio) / cls.limit_float if cls.limit_float else 0.0
+    score = policy.scale.score(size, doubt, z / policy.unusual_over, 0.0 if action.evidence else 1.0, money)
     if cls.banded and score.total >= policy.review_from:
         reasons.append(_banded(score, policy, cls))
     if not reasons:
-        return Route(Outcome.EXECUTE, (), (), score, cls)
+        return Route(EXECUTE, (), (), score, cls)
     return _strictest(reasons, score, policy, cls)
 
 
@@ -108,7 +97,7 @@ def unrouted(cls: CompiledClass, reason: Reason) -> Route:
 
 def _strictest(reasons: list[Reason], score: Score, policy: Compiled, cls: CompiledClass) -> Route:
     counting = [reason for reason in reasons if reason.counts]
-    outcome = max((reason.outcome for reason in counting), default=Outcome.EXECUTE)
+    outcome = max((reason.outcome for reason in counting), default=EXECUTE)
     queues: dict[str, Approval] = {}
     if outcome < Outcome.REFUSE:
         for queue in sorted({reason.queue for reason in counting if reason.queue is not None}):
@@ -117,43 +106,61 @@ def _strictest(reasons: list[Reason], score: Score, policy: Compiled, cls: Compi
     return Route(outcome, tuple(reasons), tuple(queues.values()), score, cls)
 
 
-def _too_large(past: History, limit: Decimal, cls: CompiledClass) -> Reason:
-    over = [EXACT.abs(leg.delta) / leg.base for leg in past.legs if exceeds(leg, limit)]
-    return Reason("class.auto_max_change", shown(max(over), limit), str(limit), Outcome.REVIEW, cls.queue)
+def _sized(action: Action, past: History, policy: Compiled, cls: CompiledClass, reasons: list[Reason]) -> float:
+    """Compare sizes with the class's limits; return the largest amount as a share of its cap."""
+    changes, limit = action.changes, cls.limit
+    if past.undefined is not None or not changes:
+        saw = past.undefined or "no changes"
+        reasons.append(Reason("magnitude.undefined", saw, None, ESCALATE, cls.senior))
+    elif limit is not None:
+        for change, leg in zip(changes, past.legs, strict=True):
+            if exceeds(change, leg, limit, cls.limit_float):
+                largest = max(zip(changes, past.legs, strict=True), key=lambda pair: abs(pair[1].ratio))[0]
+                saw = ratio_shown(largest, limit)
+                reasons.append(Reason("class.auto_max_change", saw, str(limit), REVIEW, cls.queue))
+                break
+    if past.totals and cls.sums:
+        _running(past, cls, reasons)
+    return 0.0 if cls.cap is None else _capped(action, past, policy, cls, reasons)
 
 
-def _too_doubtful(confidence: Decimal | None, cls: CompiledClass) -> Reason:
-    least = str(cls.confidence)
-    if confidence is None:
-        return Reason("missing.confidence", "absent", least, Outcome.ESCALATE, cls.senior)
-    if not 0 <= confidence <= 1:
-        return Reason("confidence.undefined", str(confidence), "0 to 1", Outcome.ESCALATE, cls.senior)
-    return Reason("class.auto_min_confidence", str(confidence), f"at least {least}", Outcome.REVIEW, cls.queue)
-
-
-def _amounts(action: Action, past: History, policy: Compiled, cls: CompiledClass, reasons: list[Reason]) -> float:
-    """Compare each leg's amount with the cap; return the largest as a share of the cap."""
-    cap = cls.cap
-    assert cap is not None  # the caller asked
-    source = policy.policy
-    largest, used = Decimal(0), None
-    for change in action.changes:
-        if change.before is None or change.after is None:
-            continue
+def _capped(action: Action, past: History, policy: Compiled, cls: CompiledClass, reasons: list[Reason]) -> float:
+    """Compare each leg's amount with the cap, in the policy's currency; return the largest as a share of it."""
+    source, cap = policy.policy, cls.cap
+    assert cap is not None  # the caller looked
+    largest = 0.0
+    worst: tuple[Decimal, Decimal | None] | None = None
+    for index, change in enumerate(action.changes):
+        if past.undefined is None and change.unit == source.currency:
+            share = abs(past.legs[index].delta) / cls.cap_float if cls.cap_float else 1.0
+            if share < 1.0 - NEAR:
+                largest = max(largest, share)
+                continue
         try:
-            delta = EXACT.abs(EXACT.subtract(change.after, change.before))
-            amount, rate = in_currency(delta, change.unit, source.currency, source.rates)
-        except (UndefinedError, ArithmeticError) as error:
-            reasons.append(Reason("amount.undefined", str(error), None, Outcome.ESCALATE, cls.senior))
+            amount, rate = in_currency(amount_of(change), change.unit, source.currency, source.rates)
+        except UndefinedError as error:
+            reasons.append(Reason("amount.undefined", str(error), None, ESCALATE, cls.senior))
             continue
-        if amount > largest:
-            largest, used = amount, rate
-    if largest > cap:
-        rate_text = str(used) if used is not None else None
-        reasons.append(
-            Reason("class.auto_max_amount", str(largest), str(cap), Outcome.REVIEW, cls.queue, rate=rate_text)
-        )
-    return float(largest / cap) if cap else float(bool(largest))
+        largest = max(largest, float(amount / cap) if cap else float(bool(amount)))
+        if amount > cap and (worst is None or amount > worst[0]):
+            worst = amount, rate
+    if worst is not None:
+        amount, rate = worst
+        used = str(rate) if rate is not None else None
+        reasons.append(Reason("class.auto_max_amount", str(amount), str(cap), REVIEW, cls.queue, rate=used))
+    return largest
+
+
+def _doubtful(confidence: Decimal | None, cls: CompiledClass, reasons: list[Reason]) -> None:
+    least = cls.confidence
+    assert least is not None  # the caller looked
+    if confidence is None:
+        reasons.append(Reason("missing.confidence", "absent", str(least), ESCALATE, cls.senior))
+    elif not 0 <= confidence <= 1:
+        reasons.append(Reason("confidence.undefined", str(confidence), "0 to 1", ESCALATE, cls.senior))
+    elif confidence < least:
+        limit = f"at least {least}"
+        reasons.append(Reason("class.auto_min_confidence", str(confidence), limit, REVIEW, cls.queue))
 
 
 def _running(past: History, cls: CompiledClass, reasons: list[Reason]) -> None:
@@ -164,26 +171,26 @@ def _running(past: History, cls: CompiledClass, reasons: list[Reason]) -> None:
     for which, (absolute, signed) in worst.items():
         limit, window = cls.sums[which]
         saw = f"{absolute:.4f} in {window}, net {signed:+.4f}"
-        reasons.append(Reason("class.auto_max_change_per", saw, f"{limit:g}", Outcome.REVIEW, cls.queue))
+        reasons.append(Reason("class.auto_max_change_per", saw, f"{limit:g}", REVIEW, cls.queue))
 
 
 def _legs(action: Action, past: History, cls: CompiledClass, reasons: list[Reason]) -> None:
     accounts = accounts_of(action)
     if len(accounts) > 1:
         names = ", ".join(sorted(str(account) for account in accounts))
-        reasons.append(Reason("legs.accounts", names, "one account", Outcome.ESCALATE, cls.senior))
+        reasons.append(Reason("legs.accounts", names, "one account", ESCALATE, cls.senior))
     uneven = unbalanced(action)
     if uneven is not None:
-        reasons.append(Reason("move.unbalanced", uneven, "0", Outcome.ESCALATE, cls.senior))
+        reasons.append(Reason("move.unbalanced", uneven, "0", ESCALATE, cls.senior))
     if past.crowded:
-        reasons.append(Reason("window.full", "no room for a running sum", None, Outcome.ESCALATE, cls.senior))
+        reasons.append(Reason("window.full", "no room for a running sum", None, ESCALATE, cls.senior))
 
 
 def _flags(action: Action, policy: Compiled, cls: CompiledClass, reasons: list[Reason]) -> None:
     for flag in sorted(set(action.flags)):
         queue = policy.exceptions.get(flag, policy.policy.defaults.queue)
         rule = "ethical" if flag == ETHICAL_FLAG else f"flag.{flag}" if flag in policy.exceptions else "flag.unknown"
-        reasons.append(Reason(rule, flag, None, Outcome.ESCALATE, queue))
+        reasons.append(Reason(rule, flag, None, ESCALATE, queue))
 
 
 def _needs(action: Action, facts: Facts, cls: CompiledClass, reasons: list[Reason]) -> None:
@@ -194,13 +201,13 @@ def _needs(action: Action, facts: Facts, cls: CompiledClass, reasons: list[Reaso
             saw = "absent"
         except FieldError as error:
             saw = str(error)
-        reasons.append(Reason(f"missing.{path}", saw, None, Outcome.ESCALATE, cls.senior))
+        reasons.append(Reason(f"missing.{path}", saw, None, ESCALATE, cls.senior))
 
 
 def _banded(score: Score, policy: Compiled, cls: CompiledClass) -> Reason:
     if score.total >= policy.escalate_from:
-        return Reason("band.escalate", f"{score.total:.2f}", f"{policy.escalate_from:g}", Outcome.ESCALATE, cls.senior)
-    return Reason("band.review", f"{score.total:.2f}", f"{policy.review_from:g}", Outcome.REVIEW, cls.queue)
+        return Reason("band.escalate", f"{score.total:.2f}", f"{policy.escalate_from:g}", ESCALATE, cls.senior)
+    return Reason("band.review", f"{score.total:.2f}", f"{policy.review_from:g}", REVIEW, cls.queue)
 
 
 def recommends(route: Route) -> bool:

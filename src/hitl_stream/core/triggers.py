@@ -103,5 +103,9 @@ def _progress(evidence: Evidence) -> int:
     """Say whether a signal got better (1), worse (−1), or cannot be told (0)."""
     if evidence.value is None or evidence.before is None or evidence.better not in ("up", "down"):
         return 0
-    moved = (evidence.value > evidence.before) - (evidence.value < evidence.before)
+    try:
+        value, before = float(evidence.value), float(evidence.before)
+    except ValueError:
+        return 0
+    moved = (value > before) - (value < before)
     return moved if evidence.better == "up" else -moved

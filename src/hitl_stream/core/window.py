@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 ID_SLOTS = 4
 """A window of ids is kept in this many slots and a current one: forgetting drops a whole slot at once."""
@@ -67,7 +67,7 @@ class Reach:
 
 
 class _Sum:
-    """One entity field's changes within one window: slot numbers and what each added (absolute, signed)."""
+    """One entity field's changes within one window, by slot, and their totals as of the newest slot."""
 
     __slots__ = ("absolute", "last", "signed", "slots")
 
@@ -77,28 +77,33 @@ class _Sum:
         self.absolute = 0.0
         self.signed = 0.0
 
-    def copy(self) -> _Sum:
-        twin = _Sum()
-        twin.last, twin.slots, twin.absolute, twin.signed = self.last, self.slots.copy(), self.absolute, self.signed
-        return twin
+    def since(self, slot: int) -> tuple[float, float]:
+        """Return (absolute, signed) of all that counts at `slot`."""
+        if slot == self.last:
+            return self.absolute, self.signed
+        # Recomputed, not subtracted, so that floating error cannot pile up over days.
+        kept = [entry for entry in self.slots if entry[0] >= slot - SUM_SLOTS]
+        return sum(entry[1] for entry in kept), sum(entry[2] for entry in kept)
 
-    def add(self, slot: int, ratio: float) -> None:
-        if slot != self.last:
-            # Recomputed, not subtracted, so that floating error cannot pile up over days.
+    def add(self, slot: int, absolute: float, signed: float) -> None:
+        """Add what one slot brought."""
+        if slot > self.last:
             self.slots = [entry for entry in self.slots if entry[0] >= slot - SUM_SLOTS]
-            self.slots.append((slot, 0.0, 0.0))
+            self.slots.append((slot, absolute, signed))
             self.last = slot
-            self.absolute = sum(entry[1] for entry in self.slots)
-            self.signed = sum(entry[2] for entry in self.slots)
-        _, absolute, signed = self.slots[-1]
-        self.slots[-1] = (slot, absolute + abs(ratio), signed + ratio)
-        self.absolute += abs(ratio)
-        self.signed += ratio
+            self.absolute, self.signed = sum(e[1] for e in self.slots), sum(e[2] for e in self.slots)
+        else:
+            _, was_absolute, was_signed = self.slots[-1]
+            self.slots[-1] = (self.last, was_absolute + absolute, was_signed + signed)
+            self.absolute += absolute
+            self.signed += signed
 
 
 Ids = dict[int, dict[bytes, bytes]]
 Norms = dict[int, dict[AgentClass, list[float]]]
-Sums = dict[tuple[int, EntityField], _Sum]
+Sums = dict[EntityField, _Sum]
+Added = dict[EntityField, list[float]]
+"""What a batch adds to running sums within one slot: [absolute, signed, and the same of what was there before]."""
 Normal = tuple[float, float]
 """Median and scale of what an agent usually does."""
 
@@ -114,7 +119,7 @@ class Window:
         self.sum_slot_ms = tuple(max(1, -(-window // SUM_SLOTS)) for window in reach.sums_ms)
         self.ids: Ids = {}
         self.norms: Norms = {}
-        self.sums: Sums = {}
+        self.sums: tuple[Sums, ...] = tuple({} for _ in reach.sums_ms)
         self.normals: dict[tuple[int, AgentClass], Normal | None] = {}
         self._swept = -1
 
@@ -142,7 +147,13 @@ class Window:
             mine = self.norms.setdefault(slot, {})
             for who, values in agents.items():
                 mine.setdefault(who, []).extend(values)
-        self.sums.update(draft.sums)
+        for sums, added in zip(self.sums, draft.sums, strict=True):
+            for slot, entities in added.items():
+                for entity, (absolute, signed, *_) in entities.items():
+                    total = sums.get(entity)
+                    if total is None:
+                        total = sums[entity] = _Sum()
+                    total.add(slot, absolute, signed)
         if draft.append_ms >= 0:
             self._forget(draft.append_ms)
 
@@ -156,53 +167,65 @@ class Window:
             for slot in [slot for slot in self.norms if slot < newest - NORM_SLOTS]:
                 del self.norms[slot]
             self.normals = {key: normal for key, normal in self.normals.items() if key[0] >= newest}
-            oldest = tuple(append_ms // width - SUM_SLOTS for width in self.sum_slot_ms)
-            for key in [key for key, total in self.sums.items() if total.last < oldest[key[0]]]:
-                del self.sums[key]
+            for width, sums in zip(self.sum_slot_ms, self.sums, strict=True):
+                oldest = append_ms // width - SUM_SLOTS
+                for entity in [entity for entity, total in sums.items() if total.last < oldest]:
+                    del sums[entity]
 
 
-@dataclass
 class Draft:
     """One batch's view of a window: what is committed, and what the batch itself has added so far."""
 
-    window: Window
-    ids: Ids = field(default_factory=dict)
-    norms: Norms = field(default_factory=dict)
-    sums: Sums = field(default_factory=dict)
-    append_ms: int = -1
-    added: int = 0
+    __slots__ = (
+        "_committed_values", "_id_slot", "_live", "_norm_slot", "_normals", "_now", "_sum_slots", "_sums", "_values",
+        "added", "append_ms", "ids", "norms", "sums", "window",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        self._id_slot = -1
-        self._norm_slot = -1
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.ids: Ids = {}
+        self.norms: Norms = {}
+        self.sums: tuple[dict[int, Added], ...] = tuple({} for _ in window.sums)
+        self.append_ms = -1
+        self.added = 0
+        self._id_slot = self._norm_slot = -1
         self._live: tuple[dict[bytes, bytes], ...] = ()
         self._now: dict[bytes, bytes] = {}
-        self._seen: dict[AgentClass, list[float]] = {}
-        self._committed: dict[AgentClass, list[float]] = {}
-        self._normals: dict[tuple[int, AgentClass], Normal | None] = {}
+        self._values: dict[AgentClass, list[float]] = {}
+        self._committed_values: dict[AgentClass, list[float]] = {}
+        self._normals: dict[AgentClass, Normal | None] = {}
+        self._sum_slots = [-1] * len(window.sums)
+        self._sums: list[Added] = [{} for _ in window.sums]
 
     def at(self, append_ms: int) -> None:
         """Move to the append time of the next record. Append times of a partition never run backwards."""
         if append_ms <= self.append_ms:
             return
         self.append_ms = append_ms
-        slot = append_ms // self.window.id_slot_ms
+        window = self.window
+        slot = append_ms // window.id_slot_ms
         if slot != self._id_slot:
             self._id_slot = slot
             self._now = self.ids.setdefault(slot, {})
             reach = range(slot - ID_SLOTS, slot + 1)
-            pools = [pool[s] for pool in (self.window.ids, self.ids) for s in reach if s in pool]
-            self._live = tuple(pools)
-        slot = append_ms // self.window.norm_slot_ms
+            self._live = tuple(pool[s] for pool in (window.ids, self.ids) for s in reach if s in pool)
+        slot = append_ms // window.norm_slot_ms
         if slot != self._norm_slot:
             self._norm_slot = slot
-            self._seen = self.norms.setdefault(slot, {})
-            self._committed = self.window.norms.get(slot, {})
+            self._normals = {}
+            self._values = self.norms.setdefault(slot, {})
+            self._committed_values = window.norms.get(slot, {})
+        for which, width in enumerate(window.sum_slot_ms):
+            slot = append_ms // width
+            if slot != self._sum_slots[which]:
+                self._sum_slots[which] = slot
+                self._sums[which] = self.sums[which].setdefault(slot, {})
 
     @property
     def full(self) -> bool:
         """Say whether a new id can no longer be remembered."""
-        return self.window.budget.used + self.added >= self.window.budget.limit
+        budget = self.window.budget
+        return budget.used + self.added >= budget.limit
 
     def earlier(self, identity: bytes) -> bytes | None:
         """Return the stamp under which this id was claimed within the window, or None."""
@@ -216,45 +239,60 @@ class Draft:
         self._now[identity] = stamp
         self.added += 1
 
-    def normal(self, who: AgentClass) -> Normal | None:
-        """Return median and scale of what this agent did in the slots before the current one, or None if too little."""
-        key = (self._norm_slot, who)
-        known = self.window.normals.get(key, ())
-        if known != ():
-            return known  # type: ignore[return-value]  # `()` stands for "not computed"; the map holds Normal or None
-        if key in self._normals:
-            return self._normals[key]
-        return self._compute(key)
+    def deviation(self, who: AgentClass, value: float) -> float | None:
+        """Return the robust z-score of what an agent does now, None where too little is known; and remember it.
 
-    def _compute(self, key: tuple[int, AgentClass]) -> Normal | None:
-        slot, who = key
+        What is normal rests on the slots before the current one, so it is the same for every record of a slot.
+        """
+        values = self._values.get(who)
+        if values is None:
+            values = self._values[who] = []
+            self._normals[who] = self._normal(who)
+        elif who not in self._normals:
+            self._normals[who] = self._normal(who)
+        if len(values) < NORM_VALUES_MAX and len(values) + len(self._committed_values.get(who, ())) < NORM_VALUES_MAX:
+            values.append(value)
+        normal = self._normals[who]
+        return None if normal is None else (value - normal[0]) / normal[1]
+
+    def _normal(self, who: AgentClass) -> Normal | None:
+        slot, window = self._norm_slot, self.window
+        key = (slot, who)
+        if key in window.normals:
+            return window.normals[key]
         past = range(slot - NORM_SLOTS, slot)
         mine = [self.norms[s][who] for s in past if s in self.norms and who in self.norms[s]]
-        committed = [self.window.norms[s][who] for s in past if s in self.window.norms and who in self.window.norms[s]]
+        committed = [window.norms[s][who] for s in past if s in window.norms and who in window.norms[s]]
         result = normal_of(value for values in (*committed, *mine) for value in values)
-        # A normal that rests on this batch's own values is only a draft's knowledge; any other holds for the slot.
-        (self._normals if mine else self.window.normals)[key] = result
+        if not mine:
+            # Nothing of this batch is in it, so it holds for the whole slot, whatever becomes of the batch.
+            window.normals[key] = result
         return result
-
-    def observe(self, who: AgentClass, value: float) -> None:
-        """Remember what an agent did, for the slots to come."""
-        values = self._seen.get(who)
-        if values is None:
-            values = self._seen[who] = []
-        if len(values) < NORM_VALUES_MAX and len(values) + len(self._committed.get(who, ())) < NORM_VALUES_MAX:
-            values.append(value)
 
     def add(self, which: int, entity: EntityField, ratio: float) -> tuple[float, float] | None:
         """Add a change to a running sum; return its (absolute, signed) total with it, or None without room."""
-        key = (which, entity)
-        total = self.sums.get(key)
-        if total is None:
-            known = self.window.sums.get(key)
-            if known is None and len(self.window.sums) + len(self.sums) >= ENTITIES_MAX:
+        added = self._sums[which].get(entity)
+        if added is None:
+            before = self._before(which, entity)
+            if before is None:
                 return None
-            total = self.sums[key] = known.copy() if known is not None else _Sum()
-        total.add(self.append_ms // self.window.sum_slot_ms[which], ratio)
-        return total.absolute, total.signed
+            added = self._sums[which][entity] = [0.0, 0.0, *before]
+        added[0] += abs(ratio)
+        added[1] += ratio
+        return added[0] + added[2], added[1] + added[3]
+
+    def _before(self, which: int, entity: EntityField) -> tuple[float, float] | None:
+        """Return the totals of what counts from before this batch's current slot, committed or its own."""
+        sums, slot = self.window.sums[which], self._sum_slots[which]
+        total = sums.get(entity)
+        if total is None and len(sums) + len(self._sums[which]) >= ENTITIES_MAX:
+            return None
+        absolute, signed = (0.0, 0.0) if total is None else total.since(slot)
+        for earlier, entities in self.sums[which].items():
+            if slot - SUM_SLOTS <= earlier < slot and entity in entities:
+                absolute += entities[entity][0]
+                signed += entities[entity][1]
+        return absolute, signed
 
 
 def normal_of(values: Iterable[float]) -> Normal | None:

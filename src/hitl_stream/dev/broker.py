@@ -399,9 +399,11 @@ class Broker(ABC):
         self.stop()
 
     async def __aenter__(self) -> Self:
+        starting = asyncio.ensure_future(asyncio.to_thread(self.start))
         try:
-            await asyncio.to_thread(self.start)
-        except asyncio.CancelledError:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:  # a thread cannot be cancelled: let it finish, then undo what it did
+            await asyncio.gather(starting, return_exceptions=True)
             await asyncio.to_thread(self.stop)
             raise
         return self

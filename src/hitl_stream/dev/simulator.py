@@ -6,6 +6,7 @@ start changes only ids and times. `simulate` is the thin edge that paces it by a
 | scenario | what happens |
 |---|---|
 | `normal` | every kind of action in its share (`SHARES`), evenly spaced at `rate` |
+| `demo` | as normal, with more of what is rare (`DEMO_SHARES`): every kind shows within seconds at a few hundred a second |
 | `runaway-agent` | as normal; after a quarter of the time `bidder-7` raises every bid by 15 %, twenty times as often, on the same five campaigns |
 | `flood` | as normal; each tenth second is a burst of ten times the rate, and after a quarter of the time one small tenant sends a hundred times its share |
 
@@ -38,8 +39,8 @@ from hitl_stream.client import TOPIC, Placed, Publisher
 from hitl_stream.core.errors import UsageError
 from hitl_stream.wire.home import home
 
-Scenario = Literal["normal", "runaway-agent", "flood"]
-SCENARIOS: Final[tuple[Scenario, ...]] = ("normal", "runaway-agent", "flood")
+Scenario = Literal["normal", "demo", "runaway-agent", "flood"]
+SCENARIOS: Final[tuple[Scenario, ...]] = ("normal", "demo", "runaway-agent", "flood")
 
 # --- shares of the stream; what is left over is `bid.adjust` --------------------------------------------------------
 KINDS: Final[Mapping[str, float]] = {
@@ -80,6 +81,24 @@ ODD: Final[Mapping[str, float]] = {
 }
 SHARES: Final[Mapping[str, float]] = {**KINDS, **ODD}
 BID_SHARE = 1 - sum(SHARES.values())
+DEMO_SHARES: Final[Mapping[str, float]] = {
+    **SHARES,
+    "bid.suggest": 0.020,
+    "budget.reallocate": 0.060,
+    "post.publish": 0.010,
+    "post.own": 0.010,
+    "firstline.send": 0.020,
+    "email.reply": 0.010,
+    "strategy.change": 0.003,
+    "creative.batch": 0.004,
+    "unknown-type": 0.002,
+    "conflict": 0.002,
+    "late": 0.003,
+    "malformed": 0.003,
+    "missing-evidence": 0.003,
+    "flagged": 0.003,
+    "two-accounts": 0.002,
+}
 
 # --- shares within a kind -------------------------------------------------------------------------------------------
 BID_LARGE = 0.02
@@ -235,7 +254,7 @@ class Simulation:
         self._flood = self._pool
         if scenario == "flood":
             self._flood = _Pool(self._pool.accounts, rate * FLOOD_TIMES * TENANTS[FLOODER] / 100, FLOODER)
-        self._kinds = self._table()
+        self._kinds = _table(DEMO_SHARES if scenario == "demo" else SHARES)
         self._changes = [self._rng.gauss(0, BID_SIGMA) for _ in range(TABLE)]
         self._bid_confidence = self._betas(18, 2)
         self._sure = self._betas(60, 1)
@@ -648,11 +667,6 @@ class Simulation:
             text = f"{text} {self._rng.choice(CALM)}".lstrip()
         return text
 
-    def _table(self) -> list[str]:
-        slots = 10_000
-        table = [kind for kind, share in SHARES.items() for _ in range(round(share * slots))]
-        return table + ["bid.adjust"] * (slots - len(table))
-
 
 class _Pool:
     """Campaigns and their bids (ten-thousandths of a euro), visited in turn so that none is visited too often."""
@@ -694,6 +708,13 @@ _BID = (
     '{"signal":"roas_7d","value":"3.20","before":"3.05","better":"up","ref":"perf/daily"}],'
     '"rationale":"CPA under target for seven days; move the bid with the evening auctions."}'
 )
+
+
+def _table(shares: Mapping[str, float]) -> list[str]:
+    """Return ten thousand kinds, each as often as its share; a draw from it costs one index."""
+    slots = 10_000
+    table = [kind for kind, share in shares.items() for _ in range(round(share * slots))]
+    return table + ["bid.adjust"] * (slots - len(table))
 
 
 def _decimals(row: int) -> int:

@@ -68,7 +68,8 @@ class Transactions:
             deliveries = await self._write(outputs)
             if deliveries:
                 await asyncio.gather(*deliveries)
-            await producer.send_offsets_to_transaction(dict(offsets), self._group)
+            if offsets:  # a timer's batch consumes nothing
+                await producer.send_offsets_to_transaction(dict(offsets), self._group)
             if stopped():
                 await producer.abort_transaction()
                 return False
@@ -113,3 +114,13 @@ async def _stop(producer: AIOKafkaProducer) -> None:
             await producer.stop()
     with contextlib.suppress(Exception):
         await producer.client.close()
+    _reap(producer)
+
+
+def _reap(producer: AIOKafkaProducer) -> None:
+    """Cancel what a `stop` that did not end in time leaves behind: its sender would try for ever, on no connection."""
+    owners = (producer._sender, producer._message_accumulator)
+    for task in asyncio.all_tasks():
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        if frame is not None and any(frame.f_locals.get("self") is owner for owner in owners):
+            task.cancel()

@@ -30,21 +30,24 @@ from hitl_stream.wire.codec import Decoded, Undecodable, decode
 from hitl_stream.wire.dead_letter import dead_letter
 from hitl_stream.wire.home import home_of, key_of
 from hitl_stream.wire.records import milliseconds
-from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, Draw, SealKey, sealed, sealer
+from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, Draw, Lot, SealKey, sealed, sealer
 from hitl_stream.wire.topics import TABLE, TopicSet
-from hitl_stream.wire.writer import Writer, with_action
+from hitl_stream.wire.writer import NAMES, Writer, with_action
 
 IDENTITY_BYTES = 16
 STAMP_BYTES = 8
-"""A claim remembers its offset in so many bytes, then the first sixteen of the action hash."""
+"""A claim remembers its offset in so many bytes, then the beginning of the action hash."""
 DESTINATIONS = {
     Outcome.EXECUTE: "execute",
     Outcome.REVIEW: "review",
     Outcome.ESCALATE: "escalation",
     Outcome.HOLD: "held",
 }
-STAMP_HASH_DIGITS = 32
+STAMP_DIGEST_BYTES = 16
 DECISION_TYPE: Header = (TYPE_HEADER, records.DECISION.encode())
+RECOMMEND = "RECOMMEND"
+"""How a level-1 action is counted: the route it would have had stands in its record, but it never ran."""
+EXECUTE, REFUSE, RECOMMENDED = Outcome.EXECUTE, Outcome.REFUSE, Level.RECOMMEND
 CLOSED_TYPE: Header = (TYPE_HEADER, records.CLOSED.encode())
 
 
@@ -156,12 +159,13 @@ class Router:
         key = list(settings.seal_keys.values())[-1]
         self._partitions = topics.partitions
         self._draw = Draw(settings.sample_key)
-        self._names = {outcome: topics.name(name) for outcome, name in DESTINATIONS.items()}
+        names = {outcome: topics.name(name) for outcome, name in DESTINATIONS.items()}
+        self._names = tuple(names.get(Outcome(number), "") if number else "" for number in range(1 + max(Outcome)))
         self._recommendations = topics.name("recommendations")
         self._closed = topics.name("closed")
         self._seeded = topics.name("review.seeded")
         self._dlq = topics.name("dlq")
-        decided = [*self._names.values(), self._recommendations, self._seeded]
+        decided = [*names.values(), self._recommendations, self._seeded]
         self._seals = {name: sealer(key, name, records.DECISION) for name in decided}
         self._seal_closed = sealer(key, self._closed, records.CLOSED)
         self._seal_via = {name: sealer(key, name, records.VIA) for name in settings.inputs}
@@ -206,6 +210,7 @@ class _Batch:
         self._tenant = router.settings.tenant
         self._sources = router.settings.sources
         self._partitions = router._partitions
+        self._lots: dict[tuple[str, int], Lot] = {}
 
     def judge(self, batch: Sequence[Record]) -> dict[int, dict[str, Verdict]]:
         """Ask the plugins about every text of the batch at once; return verdicts by place and validator."""
@@ -265,17 +270,17 @@ class _Batch:
         identity = identity_of(tenant, action.action_id)
         earlier = draft.earlier(identity)
         if earlier is not None:
-            why, reason = _repeat(earlier, decoded.hash)
+            why, reason = _repeat(earlier, decoded.digest)
             self._refuse(index, record, decoded, tenant, entity, why, unrouted(cls, reason), sender)
             return
         if draft.full:
             reason = Reason("window.full", "no room for another id", None, Outcome.REFUSE)
             self._refuse(index, record, decoded, tenant, entity, Why.POLICY, unrouted(cls, reason), sender)
             return
-        draft.claim(identity, stamp_of(record.offset, decoded.hash))
+        draft.claim(identity, stamp_of(record.offset, decoded.digest))
         past = recall(action, tenant, draft)
         answer = route(action, past, self.policy, NO_FACTS, verdicts)
-        if answer.outcome is Outcome.REFUSE:
+        if answer.outcome is REFUSE:
             self._refuse(index, record, decoded, tenant, entity, Why.POLICY, answer, sender)
             return
         self._send(index, record, decoded, tenant, entity, answer, sender)
@@ -297,7 +302,7 @@ class _Batch:
         self.draft.at(record.timestamp)
         identity = identity_of(tenant, action.action_id)
         if self.draft.earlier(identity) is None and not self.draft.full:
-            self.draft.claim(identity, stamp_of(record.offset, decoded.hash))
+            self.draft.claim(identity, stamp_of(record.offset, decoded.digest))
             recall(action, tenant, self.draft)
 
     def _sender(self, record: Record, decoded: Decoded) -> _Sender:
@@ -410,7 +415,7 @@ class _Batch:
         self.outputs.append(Output(self.router._closed, record.partition, key, value, headers, index))
         tally = self.tally
         tally.closed[why] = tally.closed.get(why, 0) + 1
-        label = (answer.cls.label, answer.outcome.name)
+        label = (answer.cls.label, NAMES[answer.outcome])
         tally.routed[label] = tally.routed.get(label, 0) + 1
 
     def _send(
@@ -427,20 +432,25 @@ class _Batch:
         place = f"{record.topic}/{record.partition}/{record.offset}"
         common = self.writer.common(action, tenant, entity, decoded.hash, decoded.ce, answer, "decide")
         head = self.writer.decision(place, common, sender.trace, sender.by, sender.supersedes)
-        recommended = cls.level is Level.RECOMMEND
+        recommended = cls.level is RECOMMENDED
         topic = router._recommendations if recommended else router._names[answer.outcome]
         key = key_of(tenant, entity, action.agent.id)
         headers = [DECISION_TYPE, (SEAL_HEADER, router._seals[topic](head)), *sender.headers]
         value = with_action(head, decoded.raw)
         self.outputs.append(Output(topic, record.partition, key, value, headers, index))
-        label = (cls.label, "RECOMMEND" if recommended else answer.outcome.name)
+        label = (cls.label, RECOMMEND if recommended else NAMES[answer.outcome])
         tally.routed[label] = tally.routed.get(label, 0) + 1
         if recommended:
             tally.recommended += 1
-        elif answer.outcome is Outcome.EXECUTE and cls.audit_p > 0:
-            drawn = router._draw.value(place.encode(), decoded.hash.encode())
-            if drawn < cls.audit_p:
-                self._audit(index, record, head, decoded, key, sender)
+        elif answer.outcome is EXECUTE and self._lot(record)(record.offset, decoded.digest, cls.audit_p):
+            self._audit(index, record, head, decoded, key, sender)
+
+    def _lot(self, record: Record) -> Lot:
+        place = (record.topic, record.partition)
+        lot = self._lots.get(place)
+        if lot is None:
+            lot = self._lots[place] = self.router._draw.lot(*place)
+        return lot
 
     def _audit(self, index: int, record: Record, head: bytes, decoded: Decoded, key: bytes, sender: _Sender) -> None:
         """Send a copy to be judged blind; it can never run."""
@@ -457,13 +467,13 @@ def identity_of(tenant: str, action_id: str) -> bytes:
     return hashlib.blake2b(f"{tenant}/{action_id}".encode(), digest_size=IDENTITY_BYTES).digest()
 
 
-def stamp_of(offset: int, action_hash: str) -> bytes:
+def stamp_of(offset: int, digest: bytes) -> bytes:
     """Return what the window remembers of an id: where it was claimed, and by which bytes."""
-    return offset.to_bytes(STAMP_BYTES, "big") + bytes.fromhex(action_hash[:STAMP_HASH_DIGITS])
+    return offset.to_bytes(STAMP_BYTES, "big") + digest[:STAMP_DIGEST_BYTES]
 
 
-def _repeat(earlier: bytes, action_hash: str) -> tuple[Why, Reason]:
+def _repeat(earlier: bytes, digest: bytes) -> tuple[Why, Reason]:
     offset = int.from_bytes(earlier[:STAMP_BYTES], "big")
-    if earlier[STAMP_BYTES:] == bytes.fromhex(action_hash[:STAMP_HASH_DIGITS]):
+    if earlier[STAMP_BYTES:] == digest[:STAMP_DIGEST_BYTES]:
         return Why.DUPLICATE, Reason("admission.duplicate", f"seen at offset {offset}", None, Outcome.REFUSE)
     return Why.CONFLICT, Reason("admission.conflict", f"other bytes at offset {offset}", None, Outcome.REFUSE)

@@ -46,11 +46,12 @@ _WHITE = b" \t\r\n"
 
 
 class Decoded(Struct, frozen=True, gc=False):
-    """An action with its bytes, the `ce_*` values that were used, and its hash (hexadecimal SHA-256)."""
+    """An action, its bytes, its hash (SHA-256, in hexadecimal and as bytes), and the `ce_*` values that were used."""
 
     action: Action
     raw: bytes
     hash: str
+    digest: bytes
     ce: tuple[tuple[str, str], ...] = ()
 
 
@@ -149,10 +150,11 @@ def decode_bytes(value: bytes, ce: Mapping[str, str] | None = None) -> Decoded |
     wrong = flaw(action)
     if wrong is not None:
         return Undecodable(ErrorClass.SCHEMA, wrong)
-    digest = hashlib.sha256(value)
+    hashed = hashlib.sha256(value)
     for name, text in used:
-        digest.update(b"\0" + name.encode() + b"\0" + text.encode())
-    return Decoded(action, value, digest.hexdigest(), used)
+        hashed.update(b"\0" + name.encode() + b"\0" + text.encode())
+    digest = hashed.digest()
+    return Decoded(action, value, digest.hex(), digest, used)
 
 
 def _decode_loosely(

@@ -87,14 +87,22 @@ def read_keys(directory: Path, name: str) -> dict[str, SealKey]:
     return {key.key_id: key for key in keys}
 
 
+Lot = Callable[[int, bytes, float], bool]
+
+
 class Draw:
     """A keyed lot: whether a place in the log is drawn cannot be told, or ground, without the key."""
 
     def __init__(self, key: SealKey) -> None:
-        self._start = hashlib.blake2b(key=key.key, digest_size=8, person=b"hitl-sample")
+        self._key = key.key
 
-    def value(self, place: bytes, action_hash: bytes) -> float:
-        """Return a number in [0, 1) for a place (`topic/partition/offset`) and an action hash."""
-        digest = self._start.copy()
-        digest.update(place + b"\0" + action_hash)
-        return int.from_bytes(digest.digest(), "big") / 2**64
+    def lot(self, topic: str, partition: int) -> Lot:
+        """Return a function that says of an offset and an action hash whether it is drawn with probability p."""
+        start = hashlib.blake2b(f"{topic}/{partition}/".encode(), key=self._key, digest_size=8, person=b"hitl-sample")
+
+        def drawn(offset: int, action_hash: bytes, p: float) -> bool:
+            digest = start.copy()
+            digest.update(b"%d\0%b" % (offset, action_hash))
+            return int.from_bytes(digest.digest(), "big") < p * 2**64
+
+        return drawn

@@ -18,6 +18,7 @@ from hitl_stream.core.events import Level, Outcome
 from hitl_stream.core.fields import ABSENT, Facts, FieldError, Read, raw_reader, reader
 from hitl_stream.core.policy.lint import audit_floor, ceiling
 from hitl_stream.core.policy.model import ActionClass, Gate, Match, Policy, Rule, duration_ms
+from hitl_stream.core.quantity import NEAR
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.score import Scale
 from hitl_stream.core.triggers import Trigger, budget_overrun, denied_terms, wrong_signal
@@ -60,6 +61,7 @@ class CompiledClass:
     name: str
     label: str
     level: Level
+    level_text: str
     baseline: Reason | None
     queue: str
     senior: str
@@ -67,7 +69,11 @@ class CompiledClass:
     limit: Decimal | None
     limit_float: float
     cap: Decimal | None
+    cap_float: float
+    sized: bool
     confidence: Decimal | None
+    doubt_min: float
+    doubt_safe: float
     sums: Mapping[int, tuple[float, str]]
     banded: bool
     needs: tuple[tuple[str, Read], ...]
@@ -77,6 +83,7 @@ class CompiledClass:
     plugins: tuple[PluginJob, ...]
     max_age_ms: int
     audit_p: float
+    audit_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,23 +183,31 @@ class _Compiler:
             baseline = Reason(rule, str(int(level)) if rule == "class.level" else review, None, Outcome.REVIEW, queue)
         cap = spec.auto_max_amount
         audit = policy.defaults.audit_sample if spec.audit_sample is None else spec.audit_sample
-        audit = max(audit, audit_floor(spec.consequence))
+        p = float(max(audit, audit_floor(spec.consequence))) if level >= Level.REPORT else 0.0
         limit = spec.auto_max_change
         if limit is None and "financial" in spec.consequence and level >= Level.REPORT:
             limit = policy.defaults.auto_max_change
         extras, plugins = self._extras(name, queue, senior)
+        amount = self._money(cap) if cap is not None and risk else None
+        confidence = spec.auto_min_confidence if doubt else None
         return CompiledClass(
             name=name,
             label=label,
             level=level,
+            level_text=str(int(level)),
             baseline=baseline,
             queue=queue,
             senior=senior,
             people=spec.people,
             limit=limit if risk else None,
             limit_float=float(limit or 0),
-            cap=self._money(cap) if cap is not None and risk else None,
-            confidence=spec.auto_min_confidence if doubt else None,
+            cap=amount,
+            cap_float=float(amount or 0),
+            sized=risk and (limit is not None or amount is not None or bool(spec.auto_max_change_per)),
+            confidence=confidence,
+            # Floats pass what is clearly confident enough; anything near an edge is looked at in decimals.
+            doubt_min=NEAR,
+            doubt_safe=1.0 - float(confidence or 0) - NEAR,
             sums=self._sums(spec) if risk else {},
             banded=risk,
             needs=tuple((path, self._need(path)) for path in spec.needs if path not in ("budget", "spend")),
@@ -201,7 +216,8 @@ class _Compiler:
             extras=extras,
             plugins=plugins,
             max_age_ms=spec.max_age or policy.defaults.max_age,
-            audit_p=float(audit) if level >= Level.REPORT else 0.0,
+            audit_p=p,
+            audit_text=f"{p:g}",
         )
 
     def _money(self, money: Mapping[str, Decimal]) -> Decimal:

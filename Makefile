@@ -1,0 +1,66 @@
+# What a newcomer types. Everything is installed in .venv, nothing elsewhere but Kafka's jars (~/.cache/hitl-stream).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCK := $(wildcard requirements/dev.txt)
+EXTRAS := demo,sentiment,test,lint
+COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --upgrade --quiet --no-header --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links pyproject.toml
+
+DEMO_SECONDS ?= 60
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv kafka test lint demo bench faults behaviours requirements
+
+help:  ## show this
+	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+venv: $(STAMP)  ## create .venv with everything the other targets need
+
+$(STAMP): pyproject.toml $(LOCK)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(LOCK),)
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+else
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+endif
+	@touch $@
+
+kafka: $(STAMP)  ## fetch Kafka's jars for the tests, if Java and Maven are there
+	@if command -v java >/dev/null && command -v mvn >/dev/null; then \
+		$(BIN)/python -m hitl_stream.dev.broker fetch || { [ "$$CI" != true ] && echo "kafka: skipped, see above"; }; \
+	elif [ "$$CI" = true ] && [ -z "$$HITL_KAFKA" ]; then \
+		echo "kafka: CI=true promises a Kafka, but there is no java or no mvn in PATH" >&2; exit 1; \
+	else \
+		echo "kafka: skipped, no java or no mvn in PATH; tests that need a real Kafka skip unless HITL_KAFKA names one"; \
+	fi
+
+test: $(STAMP) kafka  ## run all tests: make test PYTEST_ARGS="-k route -x"
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+demo: $(STAMP)  ## run everything on this machine for DEMO_SECONDS (60)
+	$(BIN)/hitl demo --seconds $(DEMO_SECONDS) $(DEMO_ARGS)
+
+bench: $(STAMP) kafka  ## measure throughput and latency
+	$(BIN)/python benchmarks/run.py
+
+faults: $(STAMP) kafka  ## break things on purpose
+	$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+
+behaviours: $(STAMP)  ## show which test shows which behaviour of the specification
+	$(BIN)/python -m tests.behaviours
+
+requirements: $(STAMP)  ## lock requirements/*.txt anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(COMPILE) --output-file requirements/run.txt >/dev/null
+	$(COMPILE) $(foreach extra,demo sentiment test lint,--extra $(extra)) --output-file requirements/dev.txt >/dev/null
