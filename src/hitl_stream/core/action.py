@@ -1,20 +1,22 @@
 """What an agent wants to do, exactly as its bytes say it.
 
-Numbers are decimals read from the JSON text (a number or a string), so that a limit is compared with what was written
-and not with the nearest float. Fields that the model does not know stay in the bytes and are ignored here.
+Numbers may be JSON numbers or strings, and stay what they were: what decides near a limit reads them as decimals (see
+`core.quantity`). Fields that the model does not know stay in the bytes and are ignored here.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 """An id or a name: 1 to 200 characters."""
-Number = Decimal
+Number = float | str
+"""A JSON number, or a string that holds one."""
+Value = float | str | bool
+"""What a field changes from and to: a number, or a text such as a headline, or a flag."""
 Time = Annotated[datetime, Meta(tz=True)]
 """RFC 3339 with an offset."""
 
@@ -22,8 +24,6 @@ ACTION_BYTES_MAX = 64 * 1024
 """An action may be this long; assets are referred to, not embedded."""
 DEPTH_MAX = 32
 """Objects and arrays may nest this deep."""
-NUMBER_MAX = Decimal("1e24")
-"""No number of an action is as large as this: more than any currency needs, little enough to add up exactly."""
 LEGS_MAX = 1_000
 EVIDENCE_MAX = 100
 FLAGS_MAX = 32
@@ -48,27 +48,17 @@ class Change(Struct, frozen=True, gc=False):
 
     entity: Entity
     field: Name
-    before: Number | None = None
-    after: Number | None = None
+    before: Value | None = None
+    after: Value | None = None
     unit: Annotated[str, Meta(max_length=32)] | None = None
 
 
-class TextChange(Change, frozen=True, gc=False):
-    """A leg whose value is no number, such as a headline or a status: it has no size, so no limit lets it through."""
-
-    was: str | bool | None = None
-    becomes: str | bool | None = None
-
-
 class Evidence(Struct, frozen=True, gc=False):
-    """A signal the agent cites. `better` says which direction is good: "up" or "down".
-
-    Signals are shown and compared roughly, never against a limit, so floats are exact enough.
-    """
+    """A signal the agent cites. `better` says which direction is good: "up" or "down"."""
 
     signal: Name
-    value: float | str | None = None
-    before: float | str | None = None
+    value: Number | None = None
+    before: Number | None = None
     better: Annotated[str, Meta(max_length=16)] | None = None
     ref: Annotated[str, Meta(max_length=2_000)] | None = None
 
@@ -142,24 +132,3 @@ def entity_of(action: Action) -> Entity:
 def accounts_of(action: Action) -> frozenset[str | None]:
     """Return every account that a leg of the action touches."""
     return frozenset(change.entity.account for change in action.changes)
-
-
-def flaw(action: Action) -> str | None:
-    """Say what is wrong with a well-formed action that no type can express, or None.
-
-    The rest of the core relies on it: every number that is compared is finite and below `NUMBER_MAX`, and a tenant
-    holds no slash, so that `tenant/action_id` names one action only.
-    """
-    try:
-        for change in action.changes:
-            if change.before is not None and not -NUMBER_MAX < change.before < NUMBER_MAX:
-                return f"before of {change.field} is out of range"
-            if change.after is not None and not -NUMBER_MAX < change.after < NUMBER_MAX:
-                return f"after of {change.field} is out of range"
-        if action.confidence is not None and not -NUMBER_MAX < action.confidence < NUMBER_MAX:
-            return "confidence is out of range"
-    except InvalidOperation:
-        return "NaN is not a number"
-    if "/" in action.tenant:
-        return "a tenant holds no '/'"
-    return None

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Clamped, Context, Decimal, DecimalException, DivisionByZero, Inexact, InvalidOperation, Overflow
+from math import inf
 
 from msgspec import Struct
 
-from hitl_stream.core.action import Action, Change
+from hitl_stream.core.action import Action, Change, Value
 
 EXACT = Context(prec=60, Emin=-400, Emax=400, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow, Clamped])
 """Sixty digits hold every sum and product of two numbers of eighteen; beyond them a size is undefined, not rounded."""
 NEAR = 1e-9
 """Floats decide only while they are further than this share from a limit; their own error is below 1e-14 there."""
+FLOAT_DIGITS_MAX = 15
+"""A JSON number of so many digits is exactly the decimal that was written; a longer one may be any of several."""
+_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?(?:[eE][+-]?[0-9]{1,2})?")
+"""What counts as a number in a string: no spaces, underscores, other scripts' digits, NaN or infinity."""
 
 
 class UndefinedError(ValueError):
@@ -29,13 +35,36 @@ class Leg(Struct, frozen=True, gc=False):
 def measure(change: Change) -> Leg:
     """Measure one change; raise `UndefinedError` where it has no relative size."""
     before, after = change.before, change.after
-    if before is None or after is None:
-        raise UndefinedError("before is missing" if before is None else "after is missing")
-    base = float(before)
-    delta = float(after) - base
+    base = before if type(before) is float else as_float(before, "before")
+    delta = (after if type(after) is float else as_float(after, "after")) - base
     if base == 0.0:
         raise UndefinedError("before is zero")
-    return Leg(delta, delta / base if base > 0.0 else -delta / base)
+    ratio = delta / abs(base)
+    if not -inf < ratio < inf:
+        raise UndefinedError(f"{before} → {after} is out of range")
+    return Leg(delta, ratio)
+
+
+def as_float(value: Value | None, what: str) -> float:
+    """Read a number as the nearest float."""
+    if isinstance(value, str):
+        if _NUMBER.fullmatch(value) is not None:
+            return float(value)
+    elif isinstance(value, float):
+        return value
+    raise UndefinedError(f"{what} is missing" if value is None else f"{what} {value!r:.100} is not a number")
+
+
+def as_decimal(value: Value | None, what: str) -> Decimal:
+    """Read a number exactly as it was written; raise where that can no longer be told."""
+    if isinstance(value, float):
+        number = Decimal(repr(value))
+        if not number.is_finite() or len(number.as_tuple().digits) > FLOAT_DIGITS_MAX:
+            raise UndefinedError(f"{what} {value!r} has more digits than a JSON number keeps; write it as a string")
+        return number
+    if isinstance(value, str) and _NUMBER.fullmatch(value) is not None:
+        return Decimal(value)
+    raise UndefinedError(f"{what} is missing" if value is None else f"{what} {value!r:.100} is not a number")
 
 
 def exceeds(change: Change, leg: Leg, limit: Decimal, limit_float: float) -> bool:
@@ -46,30 +75,30 @@ def exceeds(change: Change, leg: Leg, limit: Decimal, limit_float: float) -> boo
     distance = abs(leg.ratio) - limit_float
     if abs(distance) > NEAR * limit_float + NEAR:
         return distance > 0
-    assert change.before is not None  # `measure` has seen both
-    assert change.after is not None
     try:
-        delta = EXACT.abs(EXACT.subtract(change.after, change.before))
-        return delta > EXACT.multiply(limit, EXACT.abs(change.before))
-    except DecimalException:
+        before = as_decimal(change.before, "before")
+        delta = EXACT.abs(EXACT.subtract(as_decimal(change.after, "after"), before))
+        return delta > EXACT.multiply(limit, EXACT.abs(before))
+    except (DecimalException, UndefinedError):
         # Too long or too far apart to compare exactly, and close to the limit: over it.
         return True
 
 
 def amount_of(change: Change) -> Decimal:
     """Return |after − before| exactly, in the change's own unit."""
-    if change.before is None or change.after is None:
-        raise UndefinedError("before is missing" if change.before is None else "after is missing")
+    before, after = as_decimal(change.before, "before"), as_decimal(change.after, "after")
     try:
-        return EXACT.abs(EXACT.subtract(change.after, change.before))
+        return EXACT.abs(EXACT.subtract(after, before))
     except DecimalException:
-        raise UndefinedError(f"{change.field}: {change.before} → {change.after} is too long to subtract") from None
+        raise UndefinedError(f"{change.field}: {before} → {after} is too long to subtract") from None
 
 
-def ratio_shown(change: Change, limit: Decimal) -> str:
+def ratio_shown(change: Change, leg: Leg, limit: Decimal) -> str:
     """Write a change's relative size, never so short that it looks equal to the limit."""
-    assert change.before is not None
-    return shown(amount_of(change) / abs(change.before), limit)
+    try:
+        return shown(amount_of(change) / abs(as_decimal(change.before, "before")), limit)
+    except UndefinedError:
+        return repr(abs(leg.ratio))
 
 
 def in_currency(
@@ -95,8 +124,12 @@ def unbalanced(action: Action) -> str | None:
     """
     sums: dict[tuple[str, str | None], list[Decimal]] = {}
     for change in action.changes:
-        if change.field.endswith("budget") and change.before is not None and change.after is not None:
-            sums.setdefault((change.field, change.unit), []).append(change.after - change.before)
+        if change.field.endswith("budget"):
+            try:
+                delta = as_decimal(change.after, "after") - as_decimal(change.before, "before")
+            except UndefinedError as error:
+                return f"{change.field}: {error}"
+            sums.setdefault((change.field, change.unit), []).append(delta)
     for (field, unit), deltas in sums.items():
         ways = any(delta > 0 for delta in deltas) and any(delta < 0 for delta in deltas)
         total = sum(deltas, Decimal(0))

@@ -10,12 +10,22 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from hitl_stream.core.action import Action, accounts_of
+from hitl_stream.core.action import Action, Number, accounts_of
 from hitl_stream.core.events import Level, Outcome
 from hitl_stream.core.fields import ABSENT, NO_FACTS, Facts, FieldError
 from hitl_stream.core.history import History
 from hitl_stream.core.policy.compile import Compiled, CompiledClass
-from hitl_stream.core.quantity import NEAR, UndefinedError, amount_of, exceeds, in_currency, ratio_shown, unbalanced
+from hitl_stream.core.quantity import (
+    NEAR,
+    UndefinedError,
+    amount_of,
+    as_decimal,
+    as_float,
+    exceeds,
+    in_currency,
+    ratio_shown,
+    unbalanced,
+)
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.score import Score
 from hitl_stream.core.triggers import ETHICAL_FLAG
@@ -56,7 +66,7 @@ def route(
         reasons.append(Reason("agent.unknown", action.agent.id, None, ESCALATE, cls.senior))
 
     changes, confidence = action.changes, action.confidence
-    doubt = 1.0 if confidence is None else 1.0 - float(confidence)
+    doubt = 1.0 - confidence if type(confidence) is float else _doubt(confidence)
     money = 0.0
     if cls.sized:
         money = _sized(action, past, policy, cls, reasons)
@@ -115,8 +125,8 @@ def _sized(action: Action, past: History, policy: Compiled, cls: CompiledClass, 
     elif limit is not None:
         for change, leg in zip(changes, past.legs, strict=True):
             if exceeds(change, leg, limit, cls.limit_float):
-                largest = max(zip(changes, past.legs, strict=True), key=lambda pair: abs(pair[1].ratio))[0]
-                saw = ratio_shown(largest, limit)
+                largest = max(zip(changes, past.legs, strict=True), key=lambda pair: abs(pair[1].ratio))
+                saw = ratio_shown(*largest, limit)
                 reasons.append(Reason("class.auto_max_change", saw, str(limit), REVIEW, cls.queue))
                 break
     if past.totals and cls.sums:
@@ -151,16 +161,29 @@ def _capped(action: Action, past: History, policy: Compiled, cls: CompiledClass,
     return largest
 
 
-def _doubtful(confidence: Decimal | None, cls: CompiledClass, reasons: list[Reason]) -> None:
+def _doubt(confidence: Number | None) -> float:
+    try:
+        return 1.0 - as_float(confidence, "confidence")
+    except UndefinedError:
+        return 1.0
+
+
+def _doubtful(confidence: Number | None, cls: CompiledClass, reasons: list[Reason]) -> None:
+    """Compare a confidence with the class's least, in decimals."""
     least = cls.confidence
     assert least is not None  # the caller looked
     if confidence is None:
         reasons.append(Reason("missing.confidence", "absent", str(least), ESCALATE, cls.senior))
-    elif not 0 <= confidence <= 1:
-        reasons.append(Reason("confidence.undefined", str(confidence), "0 to 1", ESCALATE, cls.senior))
-    elif confidence < least:
-        limit = f"at least {least}"
-        reasons.append(Reason("class.auto_min_confidence", str(confidence), limit, REVIEW, cls.queue))
+        return
+    try:
+        exact = as_decimal(confidence, "confidence")
+        saw = str(confidence)
+    except UndefinedError as error:
+        exact, saw = Decimal(-1), str(error)
+    if not 0 <= exact <= 1:
+        reasons.append(Reason("confidence.undefined", saw, "0 to 1", ESCALATE, cls.senior))
+    elif exact < least:
+        reasons.append(Reason("class.auto_min_confidence", saw, f"at least {least}", REVIEW, cls.queue))
 
 
 def _running(past: History, cls: CompiledClass, reasons: list[Reason]) -> None:

@@ -10,7 +10,7 @@ from hitl_stream.core.action import Action, Evidence
 from hitl_stream.core.events import Outcome
 from hitl_stream.core.fields import ABSENT, Facts, FieldError, reader
 from hitl_stream.core.policy.model import TEXT_LENGTH_MAX, Policy
-from hitl_stream.core.quantity import UndefinedError, in_currency
+from hitl_stream.core.quantity import UndefinedError, as_decimal, as_float, in_currency
 from hitl_stream.core.reasons import Reason
 
 Trigger = Callable[[Action, Facts], Reason | None]
@@ -50,10 +50,9 @@ def _declared(policy: Policy, name: str) -> str | None:
 def _increase(action: Action, policy: Policy) -> Decimal:
     total = Decimal(0)
     for change in action.changes:
-        if change.before is None or change.after is None:
-            raise UndefinedError(f"{change.field}: before or after is missing")
-        if change.after > change.before:
-            total += in_currency(change.after - change.before, change.unit, policy.currency, policy.rates)[0]
+        delta = as_decimal(change.after, "after") - as_decimal(change.before, "before")
+        if delta > 0:
+            total += in_currency(delta, change.unit, policy.currency, policy.rates)[0]
     return total
 
 
@@ -101,11 +100,11 @@ def wrong_signal(goal: str, queue: str) -> Trigger:
 
 def _progress(evidence: Evidence) -> int:
     """Say whether a signal got better (1), worse (−1), or cannot be told (0)."""
-    if evidence.value is None or evidence.before is None or evidence.better not in ("up", "down"):
+    if evidence.better not in ("up", "down"):
         return 0
     try:
-        value, before = float(evidence.value), float(evidence.before)
-    except ValueError:
+        value, before = as_float(evidence.value, "value"), as_float(evidence.before, "before")
+    except UndefinedError:
         return 0
     moved = (value > before) - (value < before)
     return moved if evidence.better == "up" else -moved

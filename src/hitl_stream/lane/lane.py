@@ -21,6 +21,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -43,9 +44,12 @@ from hitl_stream.wire.dead_letter import dead_letter
 SESSION_TIMEOUT_MS = 10_000
 HEARTBEAT_MS = 1_000
 REBALANCE_TIMEOUT_MS = 10_000
+POLL_INTERVAL_MAX_MS = 10**12
+"""For ever: aiokafka counts the time in which nothing is polled, so a member without a partition would leave for good."""
 REVOKE_GRACE_S = 1.0
 """How long a commit under way may take when its partition is revoked; then it is cancelled and its outcome unknown."""
 IDLE_POLL_MS = 1_000
+CATCH_UP_POLL_MS = 50
 STABLE_TIMEOUT_S = 30.0
 REOPEN_FIRST_S = 0.1
 REOPEN_MAX_S = 5.0
@@ -55,6 +59,8 @@ STALLED_S = 120.0
 FETCH_BYTES = 2 * 1024 * 1024
 ENVELOPE_BYTES = 1_024
 """What Kafka's framing may add to a record."""
+HEADER_BYTES = 10
+"""What it may add to a header."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class Lane(Service):
             session_timeout_ms=spec.session_timeout_ms,
             heartbeat_interval_ms=spec.heartbeat_ms,
             rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
-            max_poll_interval_ms=600_000,
+            max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
             max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_bytes=16 * FETCH_BYTES,
             fetch_max_wait_ms=100,
@@ -155,6 +161,8 @@ class Lane(Service):
         if tasks:
             for piece in self.slices.values():
                 piece.leave()
+                if not piece.open and piece.task is not None:
+                    piece.task.cancel()  # an opening commits nothing worth waiting for
             _, late = await asyncio.wait(tasks, timeout=REVOKE_GRACE_S)
             for task in late:
                 task.cancel()
@@ -169,12 +177,15 @@ class Lane(Service):
             self.consumer.pause(*inputs)
             piece = self.slices[number] = Slice(self, number, inputs, self.incarnation)
             piece.task = asyncio.ensure_future(piece.run())
-            piece.task.add_done_callback(self._ended)
+            piece.task.add_done_callback(partial(self._ended, piece))
         self.log.info("partitions assigned", partitions=numbers)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, piece: Slice, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.spawn_crash(error)
+        elif piece.ours():
+            # A cancellation that was not ours, out of a client's depths: nobody would work this partition any more.
+            self.spawn_crash(BrokenError(f"partition {piece.number}: its task ended while the partition is ours"))
 
     def spawn_crash(self, error: BaseException) -> None:
         """Stop the process for an error in our own code: the log replays, nothing is skipped."""
@@ -186,16 +197,30 @@ class Lane(Service):
         """Report lag once a second, and end a process whose consumer has silently stopped."""
         while not self.should_stop:
             await self.sleep(1.0)
+            self._ask_consumer()
             for piece in list(self.slices.values()):
                 lag = piece.lag()
                 self.observer.lagged(piece.number, lag, piece.waiting_s() if lag else 0.0)
                 if piece.open and piece.state is not None:
                     self.observer.window(piece.number, piece.state.size())
-                if lag and piece.open and piece.idle_s() > STALLED_S:
+                if piece.stalled_s(lag) > STALLED_S:
                     raise BrokenError(
                         f"partition {piece.number}: {lag} records wait and none came for {STALLED_S:g} s; "
                         "the consumer has stopped, the process must restart"
                     )
+
+
+    def _ask_consumer(self) -> None:
+        """Take up what the consumer's own tasks have to say: while nobody does, it does not rejoin its group."""
+        coordinator: Any = self.consumer._coordinator
+        for task in (coordinator._coordination_task, self.consumer._fetcher._fetch_task):
+            if task.done() and not self.should_stop:
+                why = "cancelled" if task.cancelled() else repr(task.exception())
+                raise BrokenError(f"the consumer's {task.get_coro().__qualname__} has ended ({why})")
+        try:
+            coordinator.check_errors()
+        except KafkaError as error:
+            self.log.warning("trouble in the group", group=self.spec.group, member=self.spec.member, error=repr(error))
 
 
 class _Listener(ConsumerRebalanceListener):
@@ -236,7 +261,8 @@ class Slice:
         self.task: asyncio.Task[None] | None = None
         self._transactions: Transactions | None = None
         self._leaving = asyncio.Event()
-        self._last_record = time.monotonic()
+        self._stood_at: list[tuple[int, int]] = []
+        self._stood_since = time.monotonic()
         self._last_append_ms = 0
 
     def ours(self) -> bool:
@@ -249,17 +275,26 @@ class Slice:
 
     def lag(self) -> int:
         """Return how many offsets lie between what was decided and the newest that is known."""
-        consumer, behind = self.lane.consumer, 0
-        for tp in self.inputs:
-            with contextlib.suppress(Exception):
-                state = consumer._subscription.subscription.assignment.state_value(tp)
-                if state is not None and state.has_valid_position and state.highwater is not None:
-                    behind += max(0, state.highwater - state.position)
-        return behind
+        # What an open transaction hides is not waiting yet: a publisher may keep one open for minutes.
+        return sum(max(0, stable - position) for position, stable in self._positions())
 
-    def idle_s(self) -> float:
-        """Return for how long no record came."""
-        return time.monotonic() - self._last_record
+    def _positions(self) -> list[tuple[int, int]]:
+        """Return position and last stable offset of each input that has both."""
+        found = []
+        with contextlib.suppress(Exception):
+            assignment = self.lane.consumer._subscription.subscription.assignment
+            for state in map(assignment.state_value, self.inputs):
+                if state is not None and state.has_valid_position and state.lso is not None:
+                    found.append((state.position, state.lso))
+        return found
+
+    def stalled_s(self, lag: int) -> float:
+        """Return for how long records have waited while the consumer's position stood still."""
+        positions = self._positions()
+        if not lag or not self.open or positions != self._stood_at:
+            self._stood_at = positions
+            self._stood_since = time.monotonic()
+        return time.monotonic() - self._stood_since
 
     def waiting_s(self) -> float:
         """Return how old the newest decided record is, in control time."""
@@ -307,10 +342,11 @@ class Slice:
         if self.state is not None:
             self.state.discard()
             self.state = None
+        # Told before the drop takes its time: the next slice of this number may open meanwhile.
+        self.lane.observer.closed(self.number)
         transactions, self._transactions = self._transactions, None
         if transactions is not None:
             await asyncio.shield(asyncio.ensure_future(transactions.drop()))
-        self.lane.observer.closed(self.number)
 
     async def _open(self) -> None:
         """Steps 2 to 7 of the module's list."""
@@ -335,7 +371,6 @@ class Slice:
         if not self.ours():
             return
         lane.consumer.resume(*self.inputs)
-        self._last_record = time.monotonic()
         self.open = True
         seconds = time.monotonic() - started
         lane.observer.opened(self.number, seconds, restored)
@@ -343,16 +378,16 @@ class Slice:
 
     async def _work(self) -> None:
         while self.ours():
-            batch = await self._next()
+            batch = await self._next(self._patience_ms())
             if batch:
                 await self._decide(batch)
             await self._timers()
 
-    async def _next(self) -> list[Record]:
+    async def _next(self, patience_ms: int) -> list[Record]:
         """Return the next batch, merged by (append time, topic, offset) where it comes from several inputs."""
         lane = self.lane
         fetching = asyncio.ensure_future(
-            lane.consumer.getmany(*self.inputs, timeout_ms=self._patience_ms(), max_records=lane.spec.batch_records_max)
+            lane.consumer.getmany(*self.inputs, timeout_ms=patience_ms, max_records=lane.spec.batch_records_max)
         )
         leaving = asyncio.ensure_future(self._leaving.wait())
         try:
@@ -386,7 +421,7 @@ class Slice:
         lane.clock.observe(newest)
         moment = Moment(lane.clock.now_ms(), lane.control.epoch)
         started = time.perf_counter()
-        result: Result = lane.step(batch, state, moment)
+        result: Result = self._call(lane.step, batch, state, moment)
         decided = time.perf_counter()
         offsets: dict[TopicPartition, int] = {}
         for tp in self.inputs:
@@ -396,7 +431,6 @@ class Slice:
         if not await self._commit(result, offsets, batch, moment):
             return
         now = lane.clock.now_ms()
-        self._last_record = time.monotonic()
         self._last_append_ms = newest
         lane.observer.committed(
             self.number,
@@ -424,29 +458,44 @@ class Slice:
                 first = min(record.offset for record in batch if record.topic == tp.topic)
                 lane.consumer.seek(tp, first)
             return False
-        self.state.apply(result.changes)
+        self._call(self.state.apply, result.changes)
         return True
 
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the step or its state. Whatever it raises is a bug, also a TimeoutError, which Kafka's would look like."""
+        try:
+            return function(*arguments)
+        except Exception as error:
+            name = getattr(function, "__qualname__", type(function).__qualname__)
+            raise BrokenError(f"partition {self.number}: {name} raised {type(error).__name__}: {error}") from error
+
     def _fitting(self, outputs: Any, batch: list[Record]) -> Any:
-        """Replace each output that its topic would refuse with a dead letter of the record that caused it."""
+        """Replace the outputs of each record of which a topic would refuse one with a single dead letter of it."""
         limits = self.lane.spec.limits
-        checked: list[Output] | None = None
-        for index, output in enumerate(outputs):
+        refused: dict[int, Output] = {}
+        for output in outputs:
             limit = limits.get(output.topic)
-            if limit is None or output.value is None or len(output.value) + ENVELOPE_BYTES <= limit:
-                if checked is not None:
-                    checked.append(output)
-                continue
-            if checked is None:
-                checked = list(outputs[:index])
-            if output.index < 0:
-                raise BrokenError(f"an output of {len(output.value)} bytes to {output.topic} has no record behind it")
-            record = batch[output.index]
-            why = f"its output of {len(output.value)} bytes does not fit into {output.topic} ({limit})"
-            room = limits.get(self.lane.spec.dlq, limit) - 4 * ENVELOPE_BYTES
-            value, headers = dead_letter(record, ErrorClass.TOO_LARGE, why, self.lane.spec.instance, room)
-            checked.append(Output(self.lane.spec.dlq, output.partition, record.key, value, headers, output.index))
-        return outputs if checked is None else checked
+            if limit is not None and _size(output) > limit:
+                if output.index < 0:
+                    raise BrokenError(f"an output of {_size(output)} bytes to {output.topic} has no record behind it")
+                refused.setdefault(output.index, output)
+        if not refused:
+            return outputs
+        kept: list[Output] = []
+        for output in outputs:
+            if output.index not in refused:
+                kept.append(output)
+            elif output is refused[output.index]:
+                kept.append(self._too_large(output, batch[output.index]))
+        return kept
+
+    def _too_large(self, output: Output, record: Record) -> Output:
+        spec = self.lane.spec
+        limit = spec.limits[output.topic]
+        why = f"its output of {_size(output)} bytes does not fit into {output.topic} ({limit})"
+        room = spec.limits.get(spec.dlq, limit) - 4 * ENVELOPE_BYTES - len(record.key or b"")
+        value, headers = dead_letter(record, ErrorClass.TOO_LARGE, why, spec.instance, room)
+        return Output(spec.dlq, record.partition, record.key, value, headers, output.index)
 
     async def _timers(self) -> None:
         """Run what is due at T, once the inputs were read to a high watermark taken at or after T."""
@@ -459,12 +508,12 @@ class Slice:
         moment = Moment(lane.clock.now_ms(), lane.control.epoch)
         watermarks = await self._watermarks()
         while self.ours() and not await self._reached(watermarks):
-            batch = await self._next()
+            batch = await self._next(CATCH_UP_POLL_MS)
             if batch:
                 await self._decide(batch)
         if not self.ours():
             return
-        result: Result = lane.step.on_timer(state, moment)
+        result: Result = self._call(lane.step.on_timer, state, moment)
         if result.outputs or result.changes is not None:
             await self._commit(result, {}, [], moment)
 
@@ -483,3 +532,11 @@ class Slice:
             if await self.lane.consumer.position(tp) < end:
                 return False
         return True
+
+
+def _size(output: Output) -> int:
+    """Return how long the record can become on the wire, at most."""
+    size = ENVELOPE_BYTES + len(output.key or b"") + len(output.value or b"")
+    for name, content in output.headers:
+        size += HEADER_BYTES + (len(name) if name.isascii() else len(name.encode())) + len(content)
+    return size

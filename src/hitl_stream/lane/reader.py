@@ -7,9 +7,8 @@ transactions that are pending now: reading waits until they are settled, which t
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -68,7 +67,7 @@ async def spans(
         return {tp: Span(firsts[tp], min(starts[tp], ends[tp]), ends[tp]) for tp in parts}
 
 
-async def read(client: Client, wanted: Mapping[TopicPartition, Span]) -> AsyncIterator[tuple[str, int, Sequence[Record]]]:
+async def read(client: Client, wanted: Mapping[TopicPartition, Span]) -> AsyncGenerator[tuple[str, int, Sequence[Record]], None]:
     """Yield (topic, partition, records), each partition in its order, the partitions side by side.
 
     Raises `UnreachableError` when nothing comes for `STALLED_SECONDS`.
@@ -81,7 +80,8 @@ async def read(client: Client, wanted: Mapping[TopicPartition, Span]) -> AsyncIt
         for tp in open_:
             consumer.seek(tp, wanted[tp].start)
         loop = asyncio.get_running_loop()
-        progress, reached = loop.time(), -1
+        progress = loop.time()
+        reached: dict[TopicPartition, int] = {}
         while open_:
             for tp, records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS_MAX)).items():
                 end = wanted[tp].end
@@ -94,8 +94,8 @@ async def read(client: Client, wanted: Mapping[TopicPartition, Span]) -> AsyncIt
                 if position >= wanted[tp].end:
                     open_.discard(tp)
                     consumer.pause(tp)
-            if (now_at := sum(positions.values()) - len(open_)) != reached:
-                progress, reached = loop.time(), now_at
+            if positions != reached:
+                progress, reached = loop.time(), positions
             elif loop.time() - progress > STALLED_SECONDS:
                 raise _stalled(client, wanted, positions, open_)
 
@@ -120,8 +120,9 @@ async def record_at(client: Client, topic: str, partition: int, offset: int) -> 
     span = (await spans(client, [topic], partition=partition)).get(tp)
     if span is None or not span.first <= offset < span.end:
         return None
-    async for _, _, records in read(client, {tp: Span(span.first, offset, offset + 1)}):
-        return records[0]
+    async with aclosing(read(client, {tp: Span(span.first, offset, offset + 1)})) as reading:
+        async for _, _, records in reading:
+            return records[0]
     return None
 
 

@@ -156,7 +156,9 @@ class Plugins:
             else:
                 rest.losses = 0
                 return answers
-        return [Fault(why or self._starts.why or "the worker is still starting; the next batch asks again")] * len(texts)
+        return [Fault(why or self._starts.why or "the worker is still starting; the next batch asks again")] * len(
+            texts
+        )
 
     def _ready(self, deadline: float) -> _Worker | None:
         """Return a worker that listens, or None; `_starts` says why there is none at all."""
@@ -509,7 +511,7 @@ def load(name: str) -> Function:
 
 def _sentiment() -> Function:
     try:
-        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # noqa: PLC0415 - an extra
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError:
         raise _LoadError("vaderSentiment is not installed; run: pip install 'hitl-stream[sentiment]'") from None
     analyzer = SentimentIntensityAnalyzer()

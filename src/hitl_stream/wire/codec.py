@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import msgspec
@@ -30,9 +29,8 @@ from hitl_stream.core.action import (
     Entity,
     Evidence,
     Name,
-    TextChange,
+    Number,
     Time,
-    flaw,
 )
 from hitl_stream.core.events import ErrorClass
 
@@ -62,24 +60,16 @@ class Undecodable(Struct, frozen=True):
     why: str
 
 
-class _LooseChange(Struct, frozen=True):
-    entity: Entity
-    field: Name
-    before: Any = None
-    after: Any = None
-    unit: Annotated[str, Meta(max_length=32)] | None = None
-
-
 class _LooseAction(Struct, frozen=True):
-    """An action whose changes may hold texts, and whose id, type and time may stand in CloudEvents attributes."""
+    """An action whose id, type and time may stand in CloudEvents attributes."""
 
     agent: Agent
     action_id: Name | None = None
     type: Name | None = None
     proposed_at: Time | None = None
     tenant: Annotated[str, Meta(max_length=200)] = ""
-    changes: Annotated[tuple[_LooseChange, ...], Meta(max_length=LEGS_MAX)] = ()
-    confidence: Decimal | None = None
+    changes: Annotated[tuple[Change, ...], Meta(max_length=LEGS_MAX)] = ()
+    confidence: Number | None = None
     expires_at: Time | None = None
     flags: Annotated[tuple[Name, ...], Meta(max_length=FLAGS_MAX)] = ()
     entity: Entity | None = None
@@ -101,7 +91,7 @@ class _Event(Struct, frozen=True):
 
 
 _strict = msgspec.json.Decoder(Action)
-_loose = msgspec.json.Decoder(_LooseAction, float_hook=Decimal)
+_loose = msgspec.json.Decoder(_LooseAction)
 _event = msgspec.json.Decoder(_Event)
 _time = msgspec.json.Decoder(Time)
 _name = msgspec.json.Decoder(Name)
@@ -139,7 +129,7 @@ def decode_bytes(value: bytes, ce: Mapping[str, str] | None = None) -> Decoded |
     try:
         action = _strict.decode(value)
     except msgspec.ValidationError as error:
-        found = _decode_loosely(value, ce or {}, str(error))
+        found = _fill(value, ce, str(error)) if ce else Undecodable(ErrorClass.SCHEMA, str(error))
         if isinstance(found, Undecodable):
             return found
         action, used = found
@@ -147,9 +137,9 @@ def decode_bytes(value: bytes, ce: Mapping[str, str] | None = None) -> Decoded |
         return Undecodable(ErrorClass.NOT_JSON, _not_json(value, str(error)))
     except RecursionError:
         return Undecodable(ErrorClass.TOO_DEEP, f"nested deeper than {DEPTH_MAX}")
-    wrong = flaw(action)
-    if wrong is not None:
-        return Undecodable(ErrorClass.SCHEMA, wrong)
+    if "/" in action.tenant:
+        # So that `tenant/action_id` names one action only.
+        return Undecodable(ErrorClass.SCHEMA, "a tenant holds no '/' - at `$.tenant`")
     hashed = hashlib.sha256(value)
     for name, text in used:
         hashed.update(b"\0" + name.encode() + b"\0" + text.encode())
@@ -157,47 +147,22 @@ def decode_bytes(value: bytes, ce: Mapping[str, str] | None = None) -> Decoded |
     return Decoded(action, value, digest.hex(), digest, used)
 
 
-def _decode_loosely(
-    value: bytes, ce: Mapping[str, str], strict: str
-) -> tuple[Action, tuple[tuple[str, str], ...]] | Undecodable:
-    """Decode what the strict reading refused: changes of texts, and fields that stand in CloudEvents attributes."""
+def _fill(value: bytes, ce: Mapping[str, str], strict: str) -> tuple[Action, tuple[tuple[str, str], ...]] | Undecodable:
+    """Decode an action that leaves out what its CloudEvents attributes say."""
+    used = []
     try:
         loose = _loose.decode(value)
         fields = {name: getattr(loose, name) for name in loose.__struct_fields__}
-        used = []
         for header, field in sorted(CE_FIELDS.items()):
             if fields[field] is None:
                 if header not in ce:
-                    return Undecodable(ErrorClass.SCHEMA, f"Object missing required field `{field}`")
+                    return Undecodable(ErrorClass.SCHEMA, strict)
                 text = orjson.dumps(ce[header])
                 fields[field] = (_time if field == "proposed_at" else _name).decode(text)
                 used.append((header, ce[header]))
-        fields["changes"] = tuple(_change(change) for change in loose.changes)
     except (msgspec.DecodeError, ValueError) as error:
-        # The strict reading's message is the better one, unless this reading came further.
-        return Undecodable(ErrorClass.SCHEMA, str(error) if ce else strict)
+        return Undecodable(ErrorClass.SCHEMA, str(error))
     return Action(**fields), tuple(used)
-
-
-def _change(loose: _LooseChange) -> Change:
-    before, after = _value(loose.before), _value(loose.after)
-    if all(side is None or isinstance(side, Decimal) for side in (before, after)):
-        return Change(loose.entity, loose.field, before, after, loose.unit)  # type: ignore[arg-type]  # just checked
-    was, becomes = (str(side) if isinstance(side, Decimal) else side for side in (before, after))
-    return TextChange(loose.entity, loose.field, None, None, loose.unit, was=was, becomes=becomes)
-
-
-def _value(value: Any) -> Decimal | str | bool | None:
-    if value is None or isinstance(value, Decimal | bool):
-        return value
-    if isinstance(value, int):
-        return Decimal(value)
-    if isinstance(value, str):
-        try:
-            return Decimal(value)
-        except InvalidOperation:
-            return value
-    raise ValueError(f"Expected a number, a text or a flag, got `{type(value).__name__}` - at `$.changes[...]`")
 
 
 def _cloud_event(value: bytes, headers: Sequence[Header]) -> tuple[bytes, Mapping[str, str] | None] | Undecodable:
