@@ -17,10 +17,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import islice
 from types import TracebackType
 from typing import Annotated, Any, Protocol, Self
@@ -39,7 +38,7 @@ from hitl_stream.core.action import (
     EVIDENCE_MAX,
     FLAGS_MAX,
     LEGS_MAX,
-    NUMBER_MAX,
+    NUMBER,
     entity_of,
 )
 from hitl_stream.core.errors import BrokenError, UnreachableError, UsageError
@@ -57,34 +56,22 @@ CHUNK_MAX = 10_000
 BATCH_BYTES = 256 * 1024
 REQUEST_BYTES_MAX = 1024 * 1024
 
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-
 
 def _number(value: object) -> Decimal:
     """Read a decimal as JSON would write it, from a string, an int, a float or a Decimal."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise ValueError(f"{value!r} is not a number; write a decimal such as '1.20'")
     text = str(value)
-    if not _NUMBER.fullmatch(text):
+    if not NUMBER.match(text):
         raise ValueError(f"{value!r} is not a finite decimal; write one such as '1.20'")
-    number = _decimal(text)
-    if number is None or not -NUMBER_MAX < number < NUMBER_MAX:
-        raise ValueError(f"{value!r} is out of range; numbers lie between -{NUMBER_MAX} and {NUMBER_MAX}")
-    return number
+    return Decimal(text)
 
 
 def _value(value: object) -> Decimal | str | bool:
     """Read one side of a change: a number wherever it can be read as one, else a text or a flag."""
-    if isinstance(value, bool) or (isinstance(value, str) and _decimal(value) is None):
+    if isinstance(value, bool) or (isinstance(value, str) and not NUMBER.match(value)):
         return value
     return _number(value)
-
-
-def _decimal(text: str) -> Decimal | None:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return None
 
 
 def _time(value: object) -> datetime:

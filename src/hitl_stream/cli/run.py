@@ -27,6 +27,8 @@ from hitl_stream import logs
 from hitl_stream.cli.settings import NO_FLAGS, SettingsFlags
 from hitl_stream.core.errors import BrokenError, HitlError, SettingsError, UnreachableError, UsageError
 from hitl_stream.process import serve
+from hitl_stream.roles.plugins import Plugins
+from hitl_stream.roles.router import Judge
 from hitl_stream.settings import Settings
 from hitl_stream.wire.topics import ROUTER_TOPICS, TopicSet
 from hitl_stream.wiring import ROUTER, kafka_client, router_services, topic_set
@@ -39,7 +41,7 @@ POLL_SECONDS = 0.25
 ANSWER_SECONDS_MAX = 5.0
 """One attempt to connect, or one question to a broker that took the connection."""
 
-ROLES: Mapping[str, Callable[[Settings], list[ServiceT]]] = {ROUTER: router_services}
+ROLES: Mapping[str, Callable[[Settings, Judge], list[ServiceT]]] = {ROUTER: router_services}
 TOPICS: Mapping[str, tuple[str, ...]] = {ROUTER: ROUTER_TOPICS}
 
 
@@ -61,14 +63,22 @@ def run(*roles: Annotated[str, Parameter(name="ROLE")], flags: SettingsFlags = N
     logs.configure(settings.log_format, settings.log_level)
     log = structlog.get_logger()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until `serve` takes both signals
-    try:
-        services = [service for role in dict.fromkeys(roles) for service in ROLES[role](settings)]
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_preflight(settings, roles))
-    except KeyboardInterrupt:
-        log.info("stopped before it started")
-        return 0
-    log.info("starting", roles=list(dict.fromkeys(roles)), kafka=settings.kafka, prefix=settings.prefix)
+    with Plugins() as judge:
+        try:
+            services = [service for role in dict.fromkeys(roles) for service in ROLES[role](settings, judge)]
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_preflight(settings, roles))
+        except KeyboardInterrupt:
+            log.info("stopped before it started")
+            return 0
+        log.info("starting", roles=list(dict.fromkeys(roles)), kafka=settings.kafka, prefix=settings.prefix)
+        _serve(services)
+    log.info("stopped")
+    return 0
+
+
+def _serve(services: list[ServiceT]) -> None:
+    log = structlog.get_logger()
     try:
         serve(services)
     except BrokenError as error:
@@ -79,8 +89,6 @@ def run(*roles: Annotated[str, Parameter(name="ROLE")], flags: SettingsFlags = N
     except Exception as error:
         log.critical("crashed; the log replays what was under way", exc_info=error)
         raise BrokenError(f"{type(error).__name__}: {error}") from error
-    log.info("stopped")
-    return 0
 
 
 def _known(roles: tuple[str, ...]) -> None:
@@ -175,7 +183,8 @@ async def _ask(client: Mapping[str, Any], names: list[str]) -> dict[str, int]:
     admin = AIOKafkaAdminClient(**client)
     try:
         await admin.start()
-        described = await admin.describe_topics(names)
+        # All of them, since asking for one by name can create it where the broker allows that.
+        metadata = (await admin._get_cluster_metadata()).to_object()
     finally:
         await admin.close()
-    return {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
+    return {topic["topic"]: len(topic["partitions"]) for topic in metadata["topics"] if topic["topic"] in names}

@@ -6,6 +6,7 @@ Numbers may be JSON numbers or strings, and stay what they were: what decides ne
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -13,7 +14,10 @@ from msgspec import Meta, Struct
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 """An id or a name: 1 to 200 characters."""
-Number = float | str
+_NUMBER = r"^-?[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?\Z"
+NUMBER = re.compile(_NUMBER)
+"""What counts as a number in a string: no spaces, underscores, other scripts' digits, NaN or infinity."""
+Number = float | Annotated[str, Meta(pattern=_NUMBER)]
 """A JSON number, or a string that holds one."""
 Value = float | str | bool
 """What a field changes from and to: a number, or a text such as a headline, or a flag."""

@@ -6,13 +6,13 @@ the answers of one partition come in the order of that partition. It knows no by
 | invariant | holds when |
 |---|---|
 | I1 | each input offset has exactly one answer of the router, or is pending; every answer has an input |
-| I2 | one execute record per (tenant, action id, hash, attempt); within the window, none of the same id with other bytes |
+| I2 | one execute record per (tenant, action id, hash, attempt); within the window, no id runs with other bytes too |
 | I8 | a partition's machine-decided execute records follow the order of its input offsets, account by account |
 | I14 | no input below the committed offset is without an answer, none at or after it has one |
 
 **A live log moves.** The committed offsets are read before everything (`first`) and after everything (`last`). Below
-`first`, an answer must be there. From `last` on, none may be. Between the two the router worked while we read: an answer
-that is there is counted, one that is not is pending.
+`first`, an answer must be there. From `last` on, none may be. Between the two the router worked while we read: an
+answer that is there is counted, an input without one is pending.
 
 **Retention.** An input from before `judged` may have lost its answer to deletion, and an answer to an offset before the
 stretch that was read has no input here: both are counted as `unjudged`, not as violations.
@@ -37,7 +37,7 @@ SHOWN_MAX = 20
 ACCURACY_MS = 10_000
 """Append times of inputs are remembered this exactly: enough to say whether two ids were surely inside one window."""
 BEYOND_MAX = 100_000
-"""Answers remembered that lie beyond the inputs that were read; a live log leaves a few, a forged one could leave many."""
+"""Answers kept that lie beyond the inputs that were read: a live log leaves a few, a broken one could leave many."""
 
 
 class Answer(IntEnum):
@@ -65,6 +65,7 @@ _ANSWER = 0x0F
 _SEEN = 0x10
 _FORGED = 0x20
 _LOST = bytes(1 if mark & (_SEEN | _ANSWER) == _SEEN else 0 for mark in range(256))
+_ANSWERED = bytes(1 if mark & _ANSWER else 0 for mark in range(256))
 _UNFOUNDED = bytes(1 if mark & _ANSWER and not mark & _SEEN else 0 for mark in range(256))
 
 
@@ -128,6 +129,10 @@ class Book:
         if not times or append_ms >= times[-1] + ACCURACY_MS:
             offsets.append(offset)
             times.append(append_ms)
+
+    def mark(self, offset: int) -> int:
+        """Return what is known of an offset; 0 outside the stretch."""
+        return self.marks[offset - self.start] if self.start <= offset < self.end else 0
 
     def appended_ms(self, offset: int) -> int | None:
         """Return when an input was appended, at most `ACCURACY_MS` too early, or None where it was not read."""
@@ -208,9 +213,7 @@ class Ledger:
                 self._violated("I8", what, book.at(offset), _text(at))
         self.ran(book, offset, attempt, identity, hash_, at)
 
-    def ran(
-        self, book: Book, offset: int, attempt: int, identity: bytes, hash_: str, at: tuple[str, int, int]
-    ) -> None:
+    def ran(self, book: Book, offset: int, attempt: int, identity: bytes, hash_: str, at: tuple[str, int, int]) -> None:
         """Say that an execute record `at` exists, whoever decided it."""
         self._checked["I2"] += 1
         digest = int.from_bytes(hashlib.blake2b(identity, digest_size=8).digest(), "big")
@@ -228,9 +231,7 @@ class Ledger:
         self._origins[0].append(book.index)
         self._origins[1].append(offset)
 
-    def _clashes(
-        self, other: int, book: Book, offset: int, attempt: int, hash_: int, at: tuple[str, int, int]
-    ) -> bool:
+    def _clashes(self, other: int, book: Book, offset: int, attempt: int, hash_: int, at: tuple[str, int, int]) -> bool:
         earlier, origin = self._by_index[self._origins[0][other]], self._origins[1][other]
         if self._hashes[other] == hash_:
             if self._attempts[other] != attempt:
@@ -264,8 +265,8 @@ class Ledger:
     ) -> Report:
         """Judge everything; the ledger is not used afterwards.
 
-        `first` and `last` are the committed offsets of each input partition, read before and after all else; `judged` is
-        from where on answers cannot have been deleted; `checks` names which of the others were looked at.
+        `first` and `last` are the committed offsets of each input partition, read before and after all else; `judged`
+        is from where on nothing can have been deleted; `checks` names which of the others were looked at.
         """
         self._apply_moves()
         counts: Counter[str] = Counter()
@@ -286,11 +287,10 @@ class Ledger:
         """Count each move as the answer to where it came from, unless the router found the claim forged."""
         for source, offset, target, at in zip(*self._moves, strict=True):
             book, home = self._by_index[source], self._by_index[target]
-            mark = home.marks[at - home.start]
+            mark = home.mark(at)
             if mark & _FORGED:
                 continue
-            index = offset - book.start
-            if not mark & _ANSWER and 0 <= index < len(book.marks) and book.marks[index] & _ANSWER:
+            if at >= home.start and not mark & _ANSWER and book.mark(offset) & _ANSWER:
                 continue  # not yet looked at by the router, and the place already has its answer: a claim, no fact
             topic, _, number = home.place.rpartition("/")
             self.answered(book, offset, Answer.MOVED, (topic, int(number), at))
@@ -305,33 +305,37 @@ class Ledger:
         for index in places:
             place = book.at(book.start + from_ + index)
             self._violated("I1", "has no answer", place)
-            self._violated("I14", f"the offset is committed ({first}), the answer is missing", place)
+            self._violated("I14", f"the offset is committed (up to {first}), the answer is missing", place)
         self._count(("I1", "I14"), lost.count(1) - len(places))
         broken["lost"] += lost.count(1)
-        self._unfounded(book, broken)
+        self._unfounded(book, judged, broken)
         self._ahead(book, last)
-        marks = Counter(mark & _ANSWER for mark in book.marks if mark & _SEEN)
-        counted = {NAMES[Answer(mark)]: number for mark, number in marks.items() if mark}
+        marks: Counter[int] = Counter()
+        for mark in set(book.marks):
+            if mark & _SEEN:
+                marks[mark & _ANSWER] += book.marks.count(mark)
+        counted = {NAMES[Answer(mark)]: number for mark, number in sorted(marks.items()) if mark}
         return {
-            "inputs": sum(marks.values()),
+            "inputs": marks.total(),
             **counted,
             "pending": pending,
             "lost": lost.count(1),
             "unjudged": unjudged + book.unjudged,
         }
 
-    def _unfounded(self, book: Book, broken: Counter[str]) -> None:
-        answers = book.marks.translate(_UNFOUNDED)
+    def _unfounded(self, book: Book, judged: int, broken: Counter[str]) -> None:
+        from_ = max(0, judged - book.start)
+        answers = book.marks[from_:].translate(_UNFOUNDED)
         places = _places(answers, self._shown_max)
         for index in places:
-            self._violated("I1", "an answer to an offset that holds no record", book.at(book.start + index))
+            self._violated("I1", "an answer to an offset that holds no record", book.at(book.start + from_ + index))
         self._count(("I1",), answers.count(1) - len(places))
         broken["unfounded"] += answers.count(1)
 
     def _ahead(self, book: Book, last: int) -> None:
         """Find answers to offsets that were not committed when everything had been read."""
         from_ = max(0, last - book.start)
-        answers = bytes(1 if mark & _ANSWER else 0 for mark in book.marks[from_:])
+        answers = book.marks[from_:].translate(_ANSWERED)
         places = [book.start + from_ + index for index in _places(answers, self._shown_max)]
         total = answers.count(1) + sum(1 for offset in book.beyond if offset >= last)
         places += [offset for offset in book.beyond if offset >= last][: self._shown_max - len(places)]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from decimal import Clamped, Context, Decimal, DecimalException, DivisionByZero, Inexact, InvalidOperation, Overflow
-from math import inf
+from functools import reduce
 
 from msgspec import Struct
 
-from hitl_stream.core.action import Action, Change, Value
+from hitl_stream.core.action import NUMBER, Action, Change, Value
 
 EXACT = Context(prec=60, Emin=-400, Emax=400, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow, Clamped])
 """Sixty digits hold every sum and product of two numbers of eighteen; beyond them a size is undefined, not rounded."""
 NEAR = 1e-9
 """Floats decide only while they are further than this share from a limit; their own error is below 1e-14 there."""
+RATIO_MAX = 1e12
+"""A change by a trillion times is a slip, not a size; sums and medians of anything larger would end in infinity."""
 FLOAT_DIGITS_MAX = 15
 """A JSON number of so many digits is exactly the decimal that was written; a longer one may be any of several."""
-_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?(?:[eE][+-]?[0-9]{1,2})?")
-"""What counts as a number in a string: no spaces, underscores, other scripts' digits, NaN or infinity."""
 
 
 class UndefinedError(ValueError):
@@ -40,7 +39,7 @@ def measure(change: Change) -> Leg:
     if base == 0.0:
         raise UndefinedError("before is zero")
     ratio = delta / abs(base)
-    if not -inf < ratio < inf:
+    if not -RATIO_MAX < ratio < RATIO_MAX:
         raise UndefinedError(f"{before} → {after} is out of range")
     return Leg(delta, ratio)
 
@@ -48,7 +47,7 @@ def measure(change: Change) -> Leg:
 def as_float(value: Value | None, what: str) -> float:
     """Read a number as the nearest float."""
     if isinstance(value, str):
-        if _NUMBER.fullmatch(value) is not None:
+        if NUMBER.match(value) is not None:
             return float(value)
     elif isinstance(value, float):
         return value
@@ -62,7 +61,7 @@ def as_decimal(value: Value | None, what: str) -> Decimal:
         if not number.is_finite() or len(number.as_tuple().digits) > FLOAT_DIGITS_MAX:
             raise UndefinedError(f"{what} {value!r} has more digits than a JSON number keeps; write it as a string")
         return number
-    if isinstance(value, str) and _NUMBER.fullmatch(value) is not None:
+    if isinstance(value, str) and NUMBER.match(value) is not None:
         return Decimal(value)
     raise UndefinedError(f"{what} is missing" if value is None else f"{what} {value!r:.100} is not a number")
 
@@ -126,14 +125,18 @@ def unbalanced(action: Action) -> str | None:
     for change in action.changes:
         if change.field.endswith("budget"):
             try:
-                delta = as_decimal(change.after, "after") - as_decimal(change.before, "before")
-            except UndefinedError as error:
-                return f"{change.field}: {error}"
+                delta = EXACT.subtract(as_decimal(change.after, "after"), as_decimal(change.before, "before"))
+            except (UndefinedError, DecimalException) as error:
+                return f"{change.field}: {error}" if isinstance(error, UndefinedError) else f"{change.field}: too long"
             sums.setdefault((change.field, change.unit), []).append(delta)
     for (field, unit), deltas in sums.items():
-        ways = any(delta > 0 for delta in deltas) and any(delta < 0 for delta in deltas)
-        total = sum(deltas, Decimal(0))
-        if ways and total:
+        if not (any(delta > 0 for delta in deltas) and any(delta < 0 for delta in deltas)):
+            continue
+        try:
+            total = reduce(EXACT.add, deltas)
+        except DecimalException:
+            return f"{field} legs are too long to sum"
+        if total:
             return f"{field} legs sum to {total} {unit or ''}".rstrip()
     return None
 

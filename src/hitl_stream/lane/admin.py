@@ -1,8 +1,8 @@
 """Making and checking the topics: what a cluster lacks or has otherwise, and how it is brought in line.
 
 Rules:
-- `plan` only looks. `apply` creates what is absent and sets configuration that differs, key by key, so that what somebody
-  else set on a topic stays. Neither ever changes partitions or replicas: growing N is a drained migration.
+- `plan` only looks. `apply` creates what is absent and sets configuration that differs, key by key, so that what
+  somebody else set on a topic stays. Neither ever changes partitions or replicas: growing N is a drained migration.
 - `check` is `plan` and the arithmetic of sizes: whatever comes in must fit, with our envelope, into what goes out.
 - Every call ends within a limit, with `UnreachableError` naming the bootstrap.
 """
@@ -273,7 +273,7 @@ async def _limits(admin: Any, plans: Iterable[TopicPlan]) -> dict[str, int]:
 async def retentions(client: Client, topics: Iterable[str]) -> dict[str, int]:
     """Return each existing topic's `retention.ms`; −1 keeps for ever."""
     async with _admin(client) as admin:
-        found = await _configs(admin, {topic: ("retention.ms",) for topic in topics})
+        found = await _configs(admin, dict.fromkeys(topics, ("retention.ms",)))
         return {topic: int(config.get("retention.ms") or -1) for topic, config in found.items()}
 
 
@@ -292,7 +292,9 @@ async def _create(admin: Any, plans: Sequence[TopicPlan]) -> tuple[str, ...]:
         if code == TopicAlreadyExistsError.errno:
             continue  # somebody else was faster: the next plan compares it
         if code == InvalidReplicationFactorError.errno:
-            raise UsageError(f"{topic}: {message or 'the cluster has fewer brokers'}; choose another with --replication")
+            raise UsageError(
+                f"{topic}: {message or 'the cluster has fewer brokers'}; choose another with --replication"
+            )
         _raise_for(code, message, topic)
         created.append(topic)
     return tuple(created)
@@ -313,9 +315,7 @@ async def _led(admin: Any, created: Sequence[str]) -> None:
 async def _alter(admin: Any, plans: Sequence[TopicPlan]) -> tuple[str, ...]:
     if not plans:
         return ()
-    resources = [
-        (_TOPIC, one.topic, [(d.key, _SET, d.wanted) for d in one.differences if d.settable]) for one in plans
-    ]
+    resources = [(_TOPIC, one.topic, [(d.key, _SET, d.wanted) for d in one.differences if d.settable]) for one in plans]
     response = await admin._send_request(_AlterConfigs(resources))
     for code, message, _, topic in response.resources:
         _raise_for(code, message, topic)

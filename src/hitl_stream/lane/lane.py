@@ -45,7 +45,7 @@ SESSION_TIMEOUT_MS = 10_000
 HEARTBEAT_MS = 1_000
 REBALANCE_TIMEOUT_MS = 10_000
 POLL_INTERVAL_MAX_MS = 10**12
-"""For ever: aiokafka counts the time in which nothing is polled, so a member without a partition would leave for good."""
+"""For ever: aiokafka counts time in which nothing is polled, so a member without a partition would leave for good."""
 REVOKE_GRACE_S = 1.0
 """How long a commit under way may take when its partition is revoked; then it is cancelled and its outcome unknown."""
 IDLE_POLL_MS = 1_000
@@ -212,8 +212,9 @@ class Lane(Service):
 
     def _ask_consumer(self) -> None:
         """Take up what the consumer's own tasks have to say: while nobody does, it does not rejoin its group."""
-        coordinator: Any = self.consumer._coordinator
-        for task in (coordinator._coordination_task, self.consumer._fetcher._fetch_task):
+        consumer: Any = self.consumer
+        coordinator = consumer._coordinator
+        for task in (coordinator._coordination_task, consumer._fetcher._fetch_task):
             if task.done() and not self.should_stop:
                 why = "cancelled" if task.cancelled() else repr(task.exception())
                 raise BrokenError(f"the consumer's {task.get_coro().__qualname__} has ended ({why})")
@@ -261,7 +262,7 @@ class Slice:
         self.task: asyncio.Task[None] | None = None
         self._transactions: Transactions | None = None
         self._leaving = asyncio.Event()
-        self._stood_at: list[tuple[int, int]] = []
+        self._stood_at: list[int] = []
         self._stood_since = time.monotonic()
         self._last_append_ms = 0
 
@@ -280,17 +281,15 @@ class Slice:
 
     def _positions(self) -> list[tuple[int, int]]:
         """Return position and last stable offset of each input that has both."""
-        found = []
         with contextlib.suppress(Exception):
             assignment = self.lane.consumer._subscription.subscription.assignment
-            for state in map(assignment.state_value, self.inputs):
-                if state is not None and state.has_valid_position and state.lso is not None:
-                    found.append((state.position, state.lso))
-        return found
+            states = [assignment.state_value(tp) for tp in self.inputs]
+            return [(s.position, s.lso) for s in states if s is not None and s.has_valid_position and s.lso is not None]
+        return []
 
     def stalled_s(self, lag: int) -> float:
         """Return for how long records have waited while the consumer's position stood still."""
-        positions = self._positions()
+        positions = [position for position, _ in self._positions()]
         if not lag or not self.open or positions != self._stood_at:
             self._stood_at = positions
             self._stood_since = time.monotonic()
@@ -462,7 +461,7 @@ class Slice:
         return True
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call the step or its state. Whatever it raises is a bug, also a TimeoutError, which Kafka's would look like."""
+        """Call the step or its state. What it raises is a bug, also a TimeoutError, which Kafka raises too."""
         try:
             return function(*arguments)
         except Exception as error:

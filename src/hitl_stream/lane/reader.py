@@ -67,7 +67,9 @@ async def spans(
         return {tp: Span(firsts[tp], min(starts[tp], ends[tp]), ends[tp]) for tp in parts}
 
 
-async def read(client: Client, wanted: Mapping[TopicPartition, Span]) -> AsyncGenerator[tuple[str, int, Sequence[Record]], None]:
+async def read(
+    client: Client, wanted: Mapping[TopicPartition, Span]
+) -> AsyncGenerator[tuple[str, int, Sequence[Record]], None]:
     """Yield (topic, partition, records), each partition in its order, the partitions side by side.
 
     Raises `UnreachableError` when nothing comes for `STALLED_SECONDS`.

@@ -1,7 +1,7 @@
 """Plugins: judging texts with code that may raise, hang or die, without the router ever noticing more than a fault.
 
-A plugin is a function from texts to numbers, `list[str] → list[float]`, found as an entry point `name = module:function`
-of the group `hitl_stream.plugins`. `sentiment` is built in (VADER's compound score; Hutto & Gilbert 2014).
+A plugin is a function from texts to numbers, `list[str] → list[float]`, found as an entry point of the group
+`hitl_stream.plugins` (`name = module:function`). `sentiment` is built in (VADER's compound; Hutto & Gilbert 2014).
 
 All plugins run in one worker process with a process group of its own, which inherits nothing of ours but stderr and
 the environment without `HITL_*`, and dies with us (at once on Linux; elsewhere when it next looks for work). The rules:
@@ -30,6 +30,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Self
 
@@ -43,9 +44,12 @@ CHUNK_CHARS_MAX = 128 * 1024
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """No honest answer or request is longer; a plugin that writes into our pipe must not make us allocate."""
 WHY_LENGTH_MAX = 200
+STARTING = "the worker is still starting; the next batch asks again"
+GARBLED = "wrote into the worker's pipe"
+LOADING = "is still loading; the next batch asks again"
 SENTIMENT_CHARS_MAX = 5_000
 SENTIMENT_EMOJI_MAX = 200
-"""VADER is quadratic in both: 16,000 emoji take it 100 s, these limits keep it under 0.2 s. A longer text is a fault."""
+"""VADER is quadratic in both: 16,000 emoji take it 100 s, at these limits it is 0.1 s. A longer text is a fault."""
 
 Function = Callable[[list[str]], Sequence[float]]
 
@@ -143,22 +147,31 @@ class Plugins:
         why = rest.why_at(self._clock())
         if why is None and (worker := self._ready(deadline)) is not None:
             budget = limits.call_seconds + limits.text_seconds * len(texts)
-            spare = deadline - self._clock() - budget
-            if spare < 0:
-                return [Fault(f"the batch's {limits.batch_seconds:g} s were used up before this text")] * len(texts)
-            wait = 0.0 if plugin in worker.asked else min(limits.load_seconds, spare)
             try:
-                answers = worker.judge(plugin, texts, wait, self._clock() + wait + budget)
+                if missing := self._load(worker, plugin, deadline - budget):
+                    return [Fault(missing)] * len(texts)
+                if deadline - self._clock() < budget:
+                    return [Fault(f"the batch's {limits.batch_seconds:g} s were used up before this text")] * len(texts)
+                answers = worker.judge(plugin, texts, self._clock() + budget)
+            except TimeoutError:
+                why = f"overran its {budget:.2g} s"
             except _LostError as lost:
-                self.close()
-                rest.lost(f"{lost} (it had {budget:.2g} s)" if lost.overran else str(lost), limits, self._clock())
                 why = str(lost)
             else:
                 rest.losses = 0
                 return answers
-        return [Fault(why or self._starts.why or "the worker is still starting; the next batch asks again")] * len(
-            texts
-        )
+            self.close()
+            rest.lost(why, limits, self._clock())
+        return [Fault(why or self._starts.why or STARTING)] * len(texts)
+
+    def _load(self, worker: _Worker, plugin: str, deadline: float) -> str:
+        """Have a plugin imported, and say why it is not there; only the first batch in a worker waits for it."""
+        if plugin in worker.loaded:
+            return ""
+        now, limits = self._clock(), self.limits
+        wait = max(0.0, 0.0 if plugin in worker.asked else min(limits.load_seconds, deadline - now))
+        # An import that keeps even the worker's main thread from answering is as good as a hang.
+        return worker.load(plugin, wait, now + wait + limits.call_seconds)
 
     def _ready(self, deadline: float) -> _Worker | None:
         """Return a worker that listens, or None; `_starts` says why there is none at all."""
@@ -245,11 +258,7 @@ work(parent)
 
 
 class _LostError(Exception):
-    """The worker overran its budget, died, or wrote what is no answer: it cannot be used any more."""
-
-    def __init__(self, why: str, overran: bool = False) -> None:
-        super().__init__(why)
-        self.overran = overran
+    """The worker died, or wrote what is no answer: it cannot be used any more."""
 
 
 class _Worker:
@@ -275,6 +284,7 @@ class _Worker:
         self.pid = self._process.pid
         self.since = clock()
         self.asked: set[str] = set()
+        self.loaded: set[str] = set()
 
     def greeted(self, deadline: float) -> bool:
         """Say whether the worker listens; wait for its first word until `deadline`."""
@@ -287,21 +297,31 @@ class _Worker:
         """Say whether the worker died, or spoke out of turn, since it was last asked."""
         return self._greeted and (bool(self._read) or self._wait(self._from, select.POLLIN, self._clock()))
 
-    def judge(self, plugin: str, texts: list[str], wait: float, deadline: float) -> list[Verdict]:
-        """Ask about a chunk; raise `_LostError` if there is no answer by `deadline`."""
+    def load(self, plugin: str, wait: float, deadline: float) -> str:
+        """Have a plugin imported within `wait` seconds, or say why not; raise `TimeoutError` without an answer."""
         self.asked.add(plugin)
-        try:
-            self._send(json.dumps([plugin, wait, texts]).encode(), deadline)
-            answer = self._receive(deadline)
-        except TimeoutError:
-            raise _LostError("overran its time", overran=True) from None
-        return _verdicts(answer, len(texts))
+        self._send(json.dumps([plugin, wait, None]).encode(), deadline)
+        why = _read_answer(self._receive(deadline))
+        if not isinstance(why, str):
+            raise _LostError(GARBLED)
+        if not why:
+            self.loaded.add(plugin)
+        return why
+
+    def judge(self, plugin: str, texts: list[str], deadline: float) -> list[Verdict]:
+        """Ask about a chunk; raise `TimeoutError` if there is no answer by `deadline`."""
+        self._send(json.dumps([plugin, 0, texts]).encode(), deadline)
+        found = _read_answer(self._receive(deadline))
+        if not isinstance(found, list) or len(found) != len(texts):
+            raise _LostError(GARBLED)
+        return [_verdict(each) for each in found]
 
     def end(self) -> None:
         """Kill the worker and whatever it started."""
-        # The process was not waited for, so its id, and its group's, cannot belong to another by now.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        if self._process.returncode is None:
+            # It was not waited for, so its id, and its group's, cannot belong to another by now.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS_MAX)
         for pipe in (self._process.stdin, self._process.stdout):
@@ -339,7 +359,7 @@ class _Worker:
     def _length(self) -> int:
         length = int(_LENGTH.unpack_from(self._read)[0])
         if length > FRAME_BYTES_MAX:
-            raise _LostError("wrote into the worker's pipe")
+            raise _LostError(GARBLED)
         return length
 
     def _wait(self, descriptor: int, event: int, deadline: float) -> bool:
@@ -349,27 +369,19 @@ class _Worker:
 
     def _end_of_it(self) -> str:
         """Say how the process ended; it has closed its pipe, so it is ending."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS_MAX)
         code = self._process.returncode
-        if code is None or code == -signal.SIGKILL:
-            return "its process was killed"
+        if code is None:
+            return "its process closed the worker's pipe"
         return f"its process ended with signal {-code}" if code < 0 else f"its process ended with exit code {code}"
 
 
-def _verdicts(answer: bytes, count: int) -> list[Verdict]:
-    """Read an answer: a number or a reason for each text, or one reason for all."""
+def _read_answer(answer: bytes) -> Any:
     try:
-        found = json.loads(answer)
+        return json.loads(answer)
     except (ValueError, RecursionError):
-        raise _LostError("wrote into the worker's pipe") from None
-    if isinstance(found, str):
-        return [Fault(found)] * count
-    if not isinstance(found, list) or len(found) != count:
-        raise _LostError("wrote into the worker's pipe")
-    return [_verdict(each) for each in found]
+        raise _LostError(GARBLED) from None
 
 
 def _verdict(found: Any) -> Verdict:
@@ -377,7 +389,7 @@ def _verdict(found: Any) -> Verdict:
         return Fault(found)
     if isinstance(found, float) and math.isfinite(found):
         return found
-    raise _LostError("wrote into the worker's pipe")
+    raise _LostError(GARBLED)
 
 
 # ── The worker's end ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -393,7 +405,9 @@ def work(parent: int) -> None:
         name, wait, texts = json.loads(frame)
         if name not in plugins:
             plugins[name] = _Plugin(name)
-        _write(answers, json.dumps(plugins[name].judge(texts, wait)).encode())
+        plugin = plugins[name]
+        answer = plugin.missing(wait) if texts is None else plugin.judge(texts)
+        _write(answers, json.dumps(answer).encode())
 
 
 def _die_with(parent: int) -> None:
@@ -460,18 +474,21 @@ class _Plugin:
         except BaseException as error:
             self.error = f"cannot be loaded: {_why(error)}"
 
-    def judge(self, texts: list[str], wait: float) -> list[float | str] | str:
-        """Return a number or a reason for each text, or one reason for all."""
+    def missing(self, wait: float) -> str:
+        """Wait for the import, and say why there is no function, or nothing."""
         self.thread.join(wait)
-        if self.function is None:
-            return self.error or "is still loading; the next batch asks again"
+        return "" if self.function is not None else self.error or LOADING
+
+    def judge(self, texts: list[str]) -> list[float | str]:
+        """Return a number or a reason for each text. Only a plugin that was loaded is asked."""
+        assert self.function is not None
         try:
             return _checked(self.function(texts), len(texts))
         except BaseException as error:
             if len(texts) == 1:
                 return [_why(error)]
         # One bad text must not cost the others their verdict.
-        return [answer for text in texts for answer in self.judge([text], 0.0)]
+        return [answer for text in texts for answer in self.judge([text])]
 
 
 def _checked(answers: Any, count: int) -> list[float | str]:
@@ -511,11 +528,11 @@ def load(name: str) -> Function:
 
 def _sentiment() -> Function:
     try:
-        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+        vader = import_module("vaderSentiment.vaderSentiment")
     except ImportError:
         raise _LoadError("vaderSentiment is not installed; run: pip install 'hitl-stream[sentiment]'") from None
-    analyzer = SentimentIntensityAnalyzer()
-    emoji = frozenset("".join(analyzer.emojis))
+    analyzer = vader.SentimentIntensityAnalyzer()
+    emoji = frozenset(text for text in analyzer.emojis if len(text) == 1)
 
     def sentiment(texts: list[str]) -> list[float]:
         return [compound(text) for text in texts]

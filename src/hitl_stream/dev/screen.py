@@ -1,0 +1,275 @@
+"""How `hitl demo` looks: one calm screen on a terminal, a line every five seconds elsewhere, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from msgspec import Struct
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from hitl_stream.dev.tally import DEAD, NOTICES_MAX, OUTCOMES, RECOMMEND, Numbers, Tally
+
+LINE_SECONDS = 5.0
+NOTICE_SECONDS = 1.0
+"""A new line a second can be read."""
+NOTICES_AT_FIRST = 3
+REFRESH_SECONDS = 0.5
+WIDTH_MAX = 110
+"""Wider lines are harder to read."""
+HEIGHT_FIXED = 8
+"""Lines of the screen beside classes and notices: title, three rules, the table's head and total, two commands."""
+NOTICES_MIN = 3
+STYLES: Mapping[str, str] = {
+    "EXECUTE": "green",
+    "REVIEW": "yellow",
+    "ESCALATE": "magenta",
+    "HOLD": "blue",
+    "REFUSE": "red",
+    RECOMMEND: "cyan",
+    DEAD: "bright_red",
+}
+HEADINGS: Mapping[str, str] = {name: name.lower() for name in OUTCOMES}
+
+
+class Place(Struct, frozen=True):
+    """Where the demo runs, for the header and the commands."""
+
+    broker: str
+    bootstrap: str
+    actions: str
+    metrics: str
+    partitions: int
+    scenario: str
+    rate: float
+    seconds: float
+
+
+class View(Struct, frozen=True):
+    """One moment of the demo. `phase` says what is under way."""
+
+    place: Place
+    tally: Tally
+    numbers: Numbers
+    elapsed_s: float
+    phase: str
+
+
+class Watcher(Protocol):
+    """Who is told of the demo's progress."""
+
+    def said(self, text: str) -> None: ...
+
+    def shown(self, view: View) -> None: ...
+
+
+class OnTerminal:
+    """The live screen. Use as a context: it takes the terminal's other screen and gives it back."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False)
+        self._started = False
+        self._noticed = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._started:
+            self._started = False
+            self._live.stop()
+
+    def said(self, text: str) -> None:
+        """Print a line, while the screen is not up."""
+        if not self._started:
+            self._console.print(text, style="dim", markup=False, soft_wrap=True)
+
+    def shown(self, view: View) -> None:
+        """Draw the screen anew."""
+        if not self._started:
+            self._started = True
+            self._live.start()
+        now = time.monotonic()
+        if now - self._noticed >= NOTICE_SECONDS:
+            self._noticed = now
+            view.tally.notice(NOTICES_AT_FIRST if len(view.tally.notices) < NOTICES_MAX else 1)
+        self._live.update(screen(view, self._console.width, self._console.height), refresh=True)
+
+
+class InLines:
+    """A line every few seconds: for logs, pipes and CI."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Do nothing: lines need no end."""
+
+    def said(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def shown(self, view: View) -> None:
+        """Print a line, if the last one was long enough ago."""
+        if view.elapsed_s - self._last >= LINE_SECONDS:
+            self._last = view.elapsed_s
+            self._console.print(line(view), markup=False, soft_wrap=True)
+
+
+def line(view: View) -> str:
+    """Say one moment in a line."""
+    numbers, tally = view.numbers, view.tally
+    counts = "  ".join(f"{name.lower()} {n:,}" for name, n in tally.of_outcome().items() if n)
+    return (
+        f"{clock(view.elapsed_s)}  in {tally.arrived:,} ({numbers.in_per_s:,.0f}/s)  "
+        f"out {tally.answered:,} ({numbers.out_per_s:,.0f}/s)  waiting {tally.waiting:,}  "
+        f"p50 {_ms(numbers.p50_ms)}  p99 {_ms(numbers.p99_ms)}  {counts}  dead {tally.dead.total():,}"
+    )
+
+
+def screen(view: View, width: int, height: int) -> RenderableType:
+    """Draw everything within `width` × `height`: what does not fit is left out of the list of notices first."""
+    width = min(width, WIDTH_MAX)
+    classes = len(view.tally.of_class())
+    rows_max = max(3, height - HEIGHT_FIXED - NOTICES_MIN)
+    notices = max(0, min(NOTICES_MAX, height - HEIGHT_FIXED - min(classes, rows_max)))
+    body = Table.grid(expand=True, padding=(0, 0))
+    body.add_column(ratio=1)
+    body.add_column(width=30)
+    body.add_row(answers(view.tally, rows_max), _figures(view))
+    parts: list[RenderableType] = [_title(view), _rule("every action gets exactly one answer"), body]
+    if notices:
+        parts += [_rule("some that did not simply run, newest first"), _notices(view.tally, notices)]
+    parts += [_rule("in a second terminal"), _commands(view)]
+    frame = Table.grid(expand=False, padding=(0, 0))
+    frame.add_column(width=width)
+    frame.add_row(Group(*parts))
+    return frame
+
+
+def _title(view: View) -> RenderableType:
+    place = view.place
+    grid = Table.grid(expand=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(justify="right", no_wrap=True)
+    what = Text.assemble(
+        ("hitl demo", "bold"), "  simulated agents ask, the router decides: run it, ask a person, or refuse"
+    )
+    grid.add_row(what, f"{clock(view.elapsed_s)} / {clock(place.seconds)}")
+    return grid
+
+
+def _rule(text: str) -> Rule:
+    return Rule(Text(text, style="dim"), align="left", style="dim", characters="─")
+
+
+def answers(tally: Tally, rows_max: int) -> Table:
+    """Return answers by class and outcome; the smallest classes are put together where there are too many."""
+    by_outcome = tally.of_outcome()
+    shown = [name for name in OUTCOMES if name != "HOLD" or by_outcome[name]]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+    table.add_column(Text("type of action", style="dim"), no_wrap=True, min_width=17)
+    for name in shown:
+        table.add_column(Text(HEADINGS[name], style=STYLES[name]), justify="right", no_wrap=True, min_width=8)
+    classes = list(tally.of_class().items())
+    kept, rest = (classes, []) if len(classes) <= rows_max else (classes[: rows_max - 1], classes[rows_max - 1 :])
+    if rest:
+        merged = {name: sum(counts.get(name, 0) for _, counts in rest) for name in OUTCOMES}
+        kept.append((f"{len(rest)} others", merged))
+    for name, counts in kept:
+        table.add_row(name, *(_count(counts.get(outcome, 0)) for outcome in shown))
+    table.add_row(Text("all", style="bold"), *(_count(by_outcome[name], f"bold {STYLES[name]}") for name in shown))
+    return table
+
+
+def _count(n: int, style: str = "") -> Text:
+    return Text(f"{n:,}", style=style) if n else Text("·", style="dim")
+
+
+def _figures(view: View) -> Table:
+    tally, numbers, place = view.tally, view.numbers, view.place
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True, min_width=9)
+    table.add_column(justify="right", no_wrap=True, style="dim")
+    table.add_row("", "", "")
+    table.add_row("in", f"{tally.arrived:,}", f"{numbers.in_per_s:,.0f}/s")
+    table.add_row("answered", f"{tally.answered:,}", f"{numbers.out_per_s:,.0f}/s")
+    table.add_row("waiting", f"{tally.waiting:,}", "")
+    table.add_row("", "", "")
+    table.add_row("answer p50", _ms(numbers.p50_ms), "")
+    table.add_row("answer p99", _ms(numbers.p99_ms), "")
+    table.add_row("", "", "")
+    table.add_row("sent home", f"{tally.moved:,}", "")
+    table.add_row("audit copies", f"{tally.audit:,}", "")
+    table.add_row("unreadable", Text(f"{tally.dead.total():,}", style=STYLES[DEAD] if tally.dead else ""), "")
+    table.add_row("", "", "")
+    table.add_row(Text(f"broker {place.broker}, {place.partitions} partitions", style="dim"))
+    return table
+
+
+def _notices(tally: Tally, most: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False, expand=True)
+    table.add_column(no_wrap=True, width=17, overflow="ellipsis")
+    table.add_column(no_wrap=True, width=20, overflow="ellipsis", style="dim")
+    table.add_column(no_wrap=True, width=9)
+    table.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
+    notices = list(tally.notices)[:most]
+    for notice in notices:
+        table.add_row(
+            Text(notice.type), Text(notice.place), Text(notice.outcome, style=STYLES[notice.outcome]), Text(notice.why)
+        )
+    for _ in range(most - len(notices)):
+        table.add_row("", "", "", "")
+    return table
+
+
+def _commands(view: View) -> RenderableType:
+    place = view.place
+    explain = f"hitl explain {view.tally.example}" if view.tally.example else "hitl explain ID"
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_row(explain, "hitl publish FILE.jsonl")
+    grid.add_row(f"kcat -P -b {place.bootstrap} -t {place.actions} FILE.jsonl", f"curl {place.metrics}")
+    return grid
+
+
+def summary(title: str, tally: Tally, rows: Mapping[str, str]) -> RenderableType:
+    """Return the table at the end, and one line for each of `rows`."""
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    lines.add_column(style="dim", no_wrap=True)
+    lines.add_column()
+    for name, text in rows.items():
+        lines.add_row(name, text)
+    table = answers(tally, 100)
+    table.box, table.show_edge = box.SIMPLE_HEAD, False
+    return Group(Text(title, style="bold"), "", table, "", lines)
+
+
+def clock(seconds: float) -> str:
+    """Write seconds as minutes and seconds: 01:05."""
+    return "{:02d}:{:02d}".format(*divmod(int(seconds), 60))
+
+
+def _ms(value: int | None) -> str:
+    return "–" if value is None else f"{value:,} ms"
