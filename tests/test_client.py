@@ -20,8 +20,9 @@ from pydantic import ValidationError
 from hitl_stream import client
 from hitl_stream.client import Action, Placed, Publisher, Receipt, UnconfirmedError, explain, place
 from hitl_stream.core import action as core
-from hitl_stream.core.action import ACTION_BYTES_MAX, DEPTH_MAX
+from hitl_stream.core.action import ACTION_BYTES_MAX, DEPTH_MAX, NUMBER
 from hitl_stream.core.errors import UnreachableError, UsageError
+from hitl_stream.core.quantity import as_decimal
 from hitl_stream.wire.codec import Decoded, decode_bytes
 from hitl_stream.wire.home import home
 
@@ -61,11 +62,17 @@ def model_takes(fields: dict[str, Any]) -> bool:
 text = st.text(st.characters(codec="utf-8"), max_size=40)
 names = st.text(st.characters(codec="utf-8", exclude_characters="~"), min_size=1, max_size=40)
 tenants = st.text(st.characters(codec="utf-8", exclude_characters="/"), max_size=20)
-numbers = st.decimals(-(10**18), 10**18, allow_nan=False, allow_infinity=False)
+decimals = st.decimals(-(10**18), 10**18, allow_nan=False, allow_infinity=False).filter(
+    lambda number: NUMBER.match(str(number)) is not None
+)
+numbers = (
+    decimals | st.from_regex(NUMBER) | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+)
+values = numbers | text | st.booleans()
 times = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
 words = st.text(string.ascii_letters, min_size=1, max_size=20)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | text,
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=8,
 )
@@ -74,8 +81,8 @@ changes = st.builds(
     client.Change,
     entity=entities,
     field=names,
-    before=st.none() | numbers,
-    after=st.none() | numbers,
+    before=st.none() | values,
+    after=st.none() | values,
     unit=st.none() | words,
 )
 evidence = st.builds(
@@ -120,6 +127,18 @@ def test_the_router_reads_exactly_what_the_publisher_wrote(action: Action) -> No
 @given(actions)
 def test_the_model_reads_its_own_bytes_back(action: Action) -> None:
     assert Action.model_validate_json(action.to_bytes()) == action
+
+
+@given(decimals, decimals)
+def test_a_decimal_keeps_every_digit(before: Decimal, after: Decimal) -> None:
+    leg = {**LEG, "before": before, "after": str(after)}
+    found = decode_bytes(make(changes=[leg], confidence=before).to_bytes())
+
+    assert isinstance(found, Decoded), found
+    (change,) = found.action.changes
+    written = (change.before, change.after, found.action.confidence)
+    assert written == (str(before), str(after), str(before))
+    assert [as_decimal(value, "it") for value in written] == [before, after, before]
 
 
 def test_both_models_have_the_same_fields_defaults_and_limits() -> None:
@@ -173,8 +192,19 @@ def limits_of(schema: dict[str, Any]) -> dict[str, Any]:
         ("confidence", 0.93, True),
         ("confidence", 1, True),
         ("confidence", "1E+5", True),
-        ("confidence", "1e24", False),
-        ("confidence", "-1e24", False),
+        ("confidence", "-1e99", True),
+        ("confidence", "1e100", False),
+        ("confidence", "1" * 30, True),
+        ("confidence", "1" * 31, False),
+        ("confidence", "0.93\n", False),
+        ("confidence", 1e300, True),
+        ("confidence", 10**31, True),
+        ("confidence", 10**309, False),
+        ("confidence", float("nan"), False),
+        ("confidence", float("inf"), False),
+        ("evidence", [{"signal": "s", "value": "12.31", "before": 13}], True),
+        ("evidence", [{"signal": "s", "value": "many"}], False),
+        ("evidence", [{"signal": "s", "before": True}], False),
         ("confidence", "NaN", False),
         ("confidence", "Infinity", False),
         ("confidence", True, False),
@@ -186,8 +216,11 @@ def limits_of(schema: dict[str, Any]) -> dict[str, Any]:
         ("changes", None, False),
         ("changes", [{**LEG, "before": "PAUSED", "after": "ENABLED"}], True),
         ("changes", [{**LEG, "before": False, "after": True}], True),
-        ("changes", [{**LEG, "after": "NaN"}], False),
-        ("changes", [{**LEG, "after": "1e400"}], False),
+        ("changes", [{**LEG, "after": "NaN"}], True),  # a text, as any string that is no number
+        ("changes", [{**LEG, "after": "1e400"}], True),
+        ("changes", [{**LEG, "before": 0.1, "after": 10**31}], True),
+        ("changes", [{**LEG, "after": 10**309}], False),
+        ("changes", [{**LEG, "after": float("nan")}], False),
         ("changes", [{**LEG, "after": ["1"]}], False),
         ("flags", ["f"] * 32, True),
         ("flags", ["f"] * 33, False),
@@ -201,19 +234,30 @@ def limits_of(schema: dict[str, Any]) -> dict[str, Any]:
         ("batch", {"id": "b", "size": "2"}, False),
         ("batch", {"id": "b", "size": True}, False),
         ("context", [], False),
+        ("context", {"a": 2**64}, True),
+        ("context", {"a": float("nan")}, False),
         ("unheard_of", {"a": 1}, True),
+        ("unheard_of", 10**31, True),
+        ("unheard_of", {"a": float("nan")}, False),
+        ("agent", {"id": "x", "unheard_of": float("inf")}, False),
     ],
 )
 def test_model_and_router_take_and_refuse_the_same(field: str, value: object, taken: bool) -> None:
-    fields = {**MINIMAL, field: value}
+    """And what is taken reads the same, whether the model wrote it or not."""
+    line = json.dumps({**MINIMAL, field: value})
+    router = decode_bytes(line.encode())
 
-    assert router_takes(fields) == taken
+    assert isinstance(router, Decoded) == taken
     try:
-        place(Action.model_validate_json(json.dumps(fields)).to_bytes(), "", 12)
-        written = True
+        written = place(Action.model_validate_json(line).to_bytes(), "", 12).value
     except (ValidationError, UsageError):
-        written = False
-    assert written == taken
+        assert not taken
+    else:
+        assert taken
+        again = decode_bytes(written)
+        assert isinstance(again, Decoded)
+        assert isinstance(router, Decoded)
+        assert again.action == router.action
 
 
 @pytest.mark.parametrize("depth", [DEPTH_MAX, DEPTH_MAX + 1])
@@ -236,6 +280,20 @@ def test_the_model_refuses_numbers_that_only_python_reads(number: str) -> None:
         make(confidence=number)
 
 
+@pytest.mark.parametrize("number", [Decimal("NaN"), Decimal("1E+100"), float("inf"), 10**400, [1], b"1"])
+def test_what_is_neither_number_nor_text_nor_flag_is_no_side_of_a_change(number: object) -> None:
+    with pytest.raises(ValidationError, match="is not a finite decimal"):
+        make(changes=[{**LEG, "after": number}])
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e400", " 1 ", "٣", "", "PAUSED", True])
+def test_a_text_or_a_flag_stays_what_it_was(value: object) -> None:
+    (change,) = make(changes=[{**LEG, "after": value}]).changes
+
+    assert change.after == value
+    assert type(change.after) is type(value)
+
+
 def test_a_tilde_in_an_id_is_refused_because_it_marks_a_changed_action() -> None:
     with pytest.raises(ValidationError, match="marks an action that a person changed"):
         make(action_id="act-1~r7k2m4q")
@@ -251,7 +309,7 @@ def test_an_error_says_where_and_what_to_write() -> None:
     assert "changes.0.entity:" in explain(caught.value)
 
 
-def test_bytes_are_compact_numbers_are_strings_and_unknown_fields_stay() -> None:
+def test_bytes_are_compact_decimals_are_strings_and_unknown_fields_stay() -> None:
     value = make(confidence=Decimal("0.930"), priority={"a": 1}).to_bytes()
 
     assert value == (
@@ -267,8 +325,13 @@ def test_a_null_inside_the_context_survives() -> None:
 def test_what_json_cannot_hold_is_refused() -> None:
     with pytest.raises(ValidationError, match="cannot be written in JSON"):
         make(context={"a": float("nan")})
-    with pytest.raises(UsageError, match="cannot be written as JSON"):
-        make(context={"a": object()}).to_bytes()
+    with pytest.raises(ValidationError, match="cannot be written in JSON"):
+        make(context={"a": {1: 2}})
+    with pytest.raises(ValidationError, match="cannot be written in JSON"):
+        make(priority=float("inf"))
+    for value in (object(), "\ud800"):
+        with pytest.raises(UsageError, match="cannot be written as JSON"):
+            make(context={"a": value}).to_bytes()
 
 
 def test_an_action_over_the_limit_says_how_long_it_is() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,7 +26,6 @@ from types import TracebackType
 from typing import Annotated, Any, Protocol, Self
 
 import msgspec
-import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from msgspec import Struct
@@ -57,21 +57,21 @@ BATCH_BYTES = 256 * 1024
 REQUEST_BYTES_MAX = 1024 * 1024
 
 
-def _number(value: object) -> Decimal:
-    """Read a decimal as JSON would write it, from a string, an int, a float or a Decimal."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise ValueError(f"{value!r} is not a number; write a decimal such as '1.20'")
-    text = str(value)
-    if not NUMBER.match(text):
-        raise ValueError(f"{value!r} is not a finite decimal; write one such as '1.20'")
-    return Decimal(text)
+def _number(value: object) -> float | str:
+    """Take a number as the router will read it: a float, or a string for a string or a Decimal."""
+    match value:
+        case str() | Decimal() if NUMBER.match(text := str(value)):
+            return text
+        case bool():
+            pass
+        case int() | float() if abs(value) <= sys.float_info.max:
+            return float(value)
+    raise ValueError(f"{value!r:.100} is not a finite decimal; write one such as '1.20'")
 
 
-def _value(value: object) -> Decimal | str | bool:
-    """Read one side of a change: a number wherever it can be read as one, else a text or a flag."""
-    if isinstance(value, bool) or (isinstance(value, str) and not NUMBER.match(value)):
-        return value
-    return _number(value)
+def _value(value: object) -> float | str | bool:
+    """Take one side of a change: a text or a flag as it is, else a number."""
+    return value if isinstance(value, str | bool) else _number(value)
 
 
 def _time(value: object) -> datetime:
@@ -110,16 +110,19 @@ def _check_json(value: object, depth: int) -> None:
             raise ValueError(f"nests deeper than {DEPTH_MAX}")
         for item in value.values() if isinstance(value, Mapping) else value:
             _check_json(item, depth + 1)
+        if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
+            raise ValueError("a key that is no string cannot be written in JSON")
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Number = Annotated[Decimal, BeforeValidator(_number)]
-Value = Annotated[Decimal | str | bool, BeforeValidator(_value)]
+Number = Annotated[float | str | Decimal, BeforeValidator(_number)]
+Value = Annotated[float | str | bool | Decimal, BeforeValidator(_value)]
 Time = Annotated[datetime, BeforeValidator(_time)]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_json)]]
 
 
 class Agent(_Model):
@@ -139,7 +142,7 @@ class Entity(_Model):
 class Change(_Model):
     """One leg: a field of an entity goes from `before` to `after`, in `unit` (a currency for money).
 
-    A text that reads as a number is one. Texts and flags have no size, so a person decides about them.
+    A string that reads as a number is one; any other text, and a flag, has no size, so a person decides about it.
     """
 
     entity: Entity
@@ -188,7 +191,7 @@ class Batch(_Model):
 class Action(_Model):
     """A proposed action, as `core.action.Action` reads it. Invalid input raises pydantic's `ValidationError`.
 
-    Numbers are decimals, best written as strings; times carry an offset.
+    Numbers are best given as `Decimal` or as strings, which keep every digit; times carry an offset.
     """
 
     action_id: Annotated[Name, AfterValidator(_publishers_id)]
@@ -209,10 +212,10 @@ class Action(_Model):
     batch: Batch | None = None
 
     def to_bytes(self) -> bytes:
-        """Return the action as compact JSON, decimals as strings; raise `UsageError` if it is too long."""
+        """Return the action as compact JSON; raise `UsageError` if it is too long."""
         try:
-            value = orjson.dumps(self.model_dump(exclude_defaults=True), default=_decimal_text, option=orjson.OPT_UTC_Z)
-        except TypeError as error:
+            value = msgspec.json.encode(self.model_dump(exclude_defaults=True))
+        except (TypeError, ValueError) as error:
             raise UsageError(f"action {self.action_id!r} cannot be written as JSON: {error}") from None
         if len(value) > ACTION_BYTES_MAX:
             raise UsageError(
@@ -220,12 +223,6 @@ class Action(_Model):
                 "refer to large content by URI and digest (content.assets)"
             )
         return value
-
-
-def _decimal_text(value: object) -> str:
-    if isinstance(value, Decimal):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def explain(error: ValidationError) -> str:

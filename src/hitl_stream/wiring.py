@@ -11,6 +11,8 @@ from mode.types import ServiceT
 
 from hitl_stream import __version__
 from hitl_stream.core.errors import PolicyError, SettingsError
+from hitl_stream.core.policy.model import Policy
+from hitl_stream.core.validators import plugin_of
 from hitl_stream.core.window import IdBudget
 from hitl_stream.health import Health
 from hitl_stream.lane.lane import Lane, LaneSpec
@@ -45,7 +47,11 @@ def topic_set(settings: Settings) -> TopicSet:
 
 def kafka_client(settings: Settings) -> dict[str, Any]:
     """Return what every Kafka client of this process is made with."""
-    return {"bootstrap_servers": settings.kafka, "client_id": f"hitl-{__version__}", **settings.kafka_security.options()}
+    return {
+        "bootstrap_servers": settings.kafka,
+        "client_id": f"hitl-{__version__}",
+        **settings.kafka_security.options(),
+    }
 
 
 def group_of(settings: Settings, role: str) -> str:
@@ -91,6 +97,7 @@ def router_services(settings: Settings, judge: Judge = no_plugins) -> list[Servi
     keys = read_router_keys(settings)
     slot = take_slot(settings.state_dir / "slots", socket.gethostname(), ROUTER, settings.slot)
     policies = Policies(loaded.policy, loaded.digest)
+    _warm(judge, loaded.policy)
     router = Router(_router_settings(settings, topics, keys, slot), policies, judge)
     budget = IdBudget(settings.window_ids_max)
     metrics = Metrics(__version__, settings.window_ids_max)
@@ -110,6 +117,12 @@ def router_services(settings: Settings, judge: Judge = no_plugins) -> list[Servi
     checks = {"partitions": lambda: "" if lane.ready else "not every partition is assigned and open"}
     version = {"version": __version__, "policy": loaded.digest, "instance": slot.instance}
     return [Health(metrics, checks, version, host=settings.bind, port=settings.metrics_port), lane]
+
+
+def _warm(judge: Judge, policy: Policy) -> None:
+    """Ask each plugin of the policy once: else the first batch would wait a second for the worker to start."""
+    plugins = {plugin_of(validator) for validator in policy.validators.values()}
+    judge([(plugin, "") for plugin in sorted(plugin for plugin in plugins if plugin is not None)])
 
 
 def _router_settings(settings: Settings, topics: TopicSet, keys: Keys, slot: Slot) -> RouterSettings:

@@ -49,6 +49,13 @@ def line(number: int, **fields: Any) -> bytes:
     return orjson.dumps({**action, **fields})
 
 
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth - 1):
+        found = [found]
+    return found
+
+
 def write(path: Path, *lines: bytes) -> Path:
     path.write_bytes(b"\n".join(lines) + b"\n")
     return path
@@ -92,11 +99,25 @@ def test_bad_lines_are_refused_with_number_and_reason_and_the_rest_goes_on(tmp_p
 
 
 def test_what_only_the_router_would_refuse_is_refused_here_too(tmp_path: Path) -> None:
-    """The model's JSON parser takes NaN inside a context; the router's does not."""
+    """The model does not count how deep an unknown field of a part nests, nor how long the line is."""
     sink = FakeSink()
+    path = write(
+        tmp_path / "f.jsonl",
+        line(1, entity={"more": nested(31)}),
+        line(2, entity={"more": nested(30)}),
+        line(3, more="x" * 65_536),
+    )
+
+    found = run(path, sink)
+
+    assert [refusal.line for refusal in found.refusals] == [1, 3]
+    assert all("not an action (too_" in refusal.reason for refusal in found.refusals)
+
+
+def test_what_json_does_not_know_is_refused_also_in_a_field_that_nobody_reads(tmp_path: Path) -> None:
     path = write(tmp_path / "f.jsonl", line(1)[:-1] + b',"more":NaN}')
 
-    assert [refusal.line for refusal in run(path, sink).refusals] == [1]
+    assert [refusal.line for refusal in run(path, FakeSink()).refusals] == [1]
 
 
 def test_strict_sends_nothing_if_any_line_is_bad(tmp_path: Path) -> None:

@@ -17,11 +17,13 @@ import orjson
 import pytest
 
 from hitl_stream.client import Placed
-from hitl_stream.core.action import Action, entity_of
+from hitl_stream.core.action import Action, Change, Value, entity_of
 from hitl_stream.core.errors import UsageError
-from hitl_stream.core.quantity import exceeds, measure, unbalanced
+from hitl_stream.core.quantity import as_decimal, exceeds, measure, unbalanced
 from hitl_stream.dev import simulator
-from hitl_stream.dev.simulator import SCENARIOS, SHARES, Scenario, Sent, Simulation, Summary, drive, from_csv
+from hitl_stream.dev.drive import Sent, Source, Summary, drive
+from hitl_stream.dev.replay import from_csv
+from hitl_stream.dev.simulator import SCENARIOS, SHARES, Scenario, Simulation
 from hitl_stream.wire.codec import Decoded, Undecodable, decode_bytes
 from hitl_stream.wire.home import home_of
 from hitl_stream.wire.policy_file import lint_file, parse
@@ -99,6 +101,16 @@ def test_everything_but_the_malformed_is_an_action(scenario: Scenario) -> None:
         assert isinstance(decode_bytes(sent.value), Undecodable if sent.kind == "malformed" else Decoded), sent
 
 
+def test_the_malformed_are_so_in_three_ways() -> None:
+    many = Simulation(1, "demo", 1_000, START_MS, seconds=60)
+    found = [decode_bytes(sent.value) for sent in many if sent.kind == "malformed"]
+    reasons = [record.why for record in found if isinstance(record, Undecodable)]
+
+    assert len(reasons) == len(found)
+    for part in ("truncated", "malformed", "confidence"):
+        assert any(part in reason for reason in reasons), part
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_everything_is_at_home_but_what_shall_not_be(scenario: Scenario) -> None:
     for sent in stream(scenario):
@@ -138,25 +150,41 @@ def test_tenants_have_their_share_of_accounts() -> None:
 # --- bids ---
 
 
-def ratios(sents: Iterable[Sent]) -> list[float]:
-    return [measure(decoded(sent).changes[0]).ratio for sent in sents]
+def sides(change: Change) -> tuple[Decimal, Decimal]:
+    """Read `before` and `after` exactly as they were written."""
+    return as_decimal(change.before, "before"), as_decimal(change.after, "after")
+
+
+def ratio_of(change: Change) -> Decimal:
+    before, after = sides(change)
+    return (after - before) / abs(before)
+
+
+def ratios(sents: Iterable[Sent]) -> list[Decimal]:
+    return [ratio_of(decoded(sent).changes[0]) for sent in sents]
+
+
+def over_the_limit(sent: Sent) -> bool:
+    """Ask the router's own comparison."""
+    change = decoded(sent).changes[0]
+    return exceeds(change, measure(change), Decimal("0.20"), 0.20)
 
 
 def test_most_bids_are_small_and_large_ones_are_over_the_limit() -> None:
     small = ratios(of("bid.adjust"))
-    sigma = (sum(ratio**2 for ratio in small) / len(small)) ** 0.5
+    sigma = float(sum(ratio**2 for ratio in small) / len(small)) ** 0.5
 
     assert sigma == pytest.approx(simulator.BID_SIGMA, abs=0.01)
     assert len(of("bid.large")) / len(of("bid.adjust")) == pytest.approx(simulator.BID_LARGE, abs=0.005)
-    assert all(exceeds(measure(decoded(sent).changes[0]), Decimal("0.20")) for sent in of("bid.large"))
+    assert all(over_the_limit(sent) for sent in of("bid.large"))
+    assert all(abs(ratio) > Decimal("0.20") for ratio in ratios(of("bid.large")))
 
 
 def test_the_hugger_always_raises_by_just_less_than_the_limit() -> None:
     for sent in of("bid.hugger"):
-        leg = measure(decoded(sent).changes[0])
         assert decoded(sent).agent.id == f"bidder-{simulator.HUGGER}"
-        assert 0.949 <= leg.ratio / simulator.BID_LIMIT <= 1.0
-        assert not exceeds(leg, Decimal("0.20"))
+        assert Decimal("0.949") <= ratio_of(decoded(sent).changes[0]) / Decimal("0.20") <= 1
+        assert not over_the_limit(sent)
     assert f"bidder-{simulator.HUGGER}" not in {
         decoded(sent).agent.id
         for sent in stream()
@@ -166,7 +194,7 @@ def test_the_hugger_always_raises_by_just_less_than_the_limit() -> None:
 
 def test_a_bid_starts_where_the_last_small_one_ended() -> None:
     """The executor calls nothing where `before` is not what the platform has."""
-    at: dict[tuple[str | None, str | None], Decimal | None] = {}
+    at: dict[tuple[str | None, str | None], Value | None] = {}
     for sent in Simulation(3, "normal", 100, START_MS, seconds=120):
         if sent.kind not in ("bid.adjust", "bid.hugger", "bid.large", "null-key", "wrong-partition"):
             continue
@@ -191,10 +219,10 @@ def test_no_campaign_is_visited_so_often_that_small_bids_break_a_sum() -> None:
 
 def test_moves_sum_to_zero_and_some_are_the_28_percent_case() -> None:
     moves = [decoded(sent) for sent in of("budget.reallocate", "missing-evidence", "two-accounts")]
-    largest = [max(abs(measure(change).ratio) for change in move.changes) for move in moves]
+    largest = [max(abs(ratio_of(change)) for change in move.changes) for move in moves]
 
     for move in moves:
-        assert sum((change.after or 0) - (change.before or 0) for change in move.changes) == 0
+        assert sum(after - before for before, after in map(sides, move.changes)) == 0
         assert unbalanced(move) is None
     assert sum(0.275 <= ratio <= 0.2801 for ratio in largest) / len(moves) == pytest.approx(
         simulator.MOVE_LARGE, abs=0.02
@@ -275,7 +303,7 @@ def test_the_runaway_raises_every_bid_on_five_campaigns_twenty_times_as_often() 
     assert min(sent.due_ms for sent in runaway) >= 5_000
     assert len(runaway) / 15 == pytest.approx(20 * usual, rel=0.1)
     assert len({sent.key for sent in runaway}) == simulator.RUNAWAY_CAMPAIGNS
-    assert all(0.149 < ratio <= 0.15 for ratio in ratios(runaway))
+    assert all(Decimal("0.149") < ratio <= Decimal("0.15") for ratio in ratios(runaway))
     assert {decoded(sent).agent.id for sent in runaway} == {"bidder-7"}
     others = {decoded(sent).agent.id for sent in of("bid.adjust", scenario="runaway-agent") if sent.due_ms > 5_000}
     assert "bidder-7" not in others
@@ -326,19 +354,29 @@ def test_a_spike_in_the_metric_becomes_a_large_change(tmp_path: Path) -> None:
     quiet, spike = from_csv(path, start_ms=START_MS)
 
     assert [sent.due_ms for sent in (quiet, spike)] == [1_000, 2_000]
-    assert ratios([quiet, spike]) == [0, -0.5]
+    assert ratios([quiet, spike]) == [0, Decimal("-0.5")]
     evidence = decoded(spike).evidence[0]
-    assert (evidence.before, evidence.value, evidence.ref) == (Decimal("0.10"), Decimal("0.40"), "row 3")
+    assert as_decimal(evidence.before, "before") == Decimal("0.10")
+    assert as_decimal(evidence.value, "value") == Decimal("0.40")
+    assert evidence.ref == "row 3"
 
 
 def test_a_bid_starts_where_the_last_one_ended_even_over_an_empty_hour(tmp_path: Path) -> None:
     values = ["0.1", "0.3", "0", "0.2", "0.1"]
     path = write(tmp_path / "c.csv", *(f"2011-07-01T0{n}:00:00Z,{value}" for n, value in enumerate(values)))
-    changes = [decoded(sent).changes[0] for sent in from_csv(path)]
+    bids = [sides(decoded(sent).changes[0]) for sent in from_csv(path)]
 
-    assert [change.before for change in changes[1:]] == [change.after for change in changes[:-1]]
-    assert changes[-1].after == changes[0].before == Decimal(1)
+    assert [before for before, _ in bids[1:]] == [after for _, after in bids[:-1]]
+    assert bids[-1][1] == bids[0][0] == Decimal(1)
     assert len(from_csv(path)) == 3
+
+
+@pytest.mark.parametrize("wrong", [{"speed": 0}, {"rate": -1}, {"rate": float("inf")}, {"partitions": 0}])
+def test_what_cannot_be_replayed_is_a_usage_error(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    path = write(tmp_path / "c.csv", "2011-07-01,1", "2012-07-01,1")
+
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))} must be over zero"):
+        from_csv(path, **wrong)
 
 
 def test_a_rate_takes_the_place_of_the_files_times(tmp_path: Path) -> None:
@@ -409,7 +447,7 @@ class FakeTime:
         self.now += seconds
 
 
-def driven(source: simulator.Source, takes: float = 0.0, **options: Any) -> tuple[FakeSink, Summary]:
+def driven(source: Source, takes: float = 0.0, **options: Any) -> tuple[FakeSink, Summary]:
     time = FakeTime()
     sink = FakeSink(time, takes)
     run = drive(source, sink, clock=time.clock, now_ms=time.now_ms, sleep=time.sleep, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -69,13 +69,6 @@ def make_lane(toy: Any = None, inputs: tuple[str, ...] = ("in",), **limits: int)
 
 def make_slice(lane: Lane, *topics: str) -> Slice:
     return Slice(lane, 3, [TopicPartition(topic, 3) for topic in topics or lane.spec.inputs], lane.incarnation)
-
-
-def run(work: Callable[[], Any]) -> Any:
-    async def inside() -> Any:
-        return await work()
-
-    return asyncio.run(inside())
 
 
 def headers_of(output: Output) -> dict[str, bytes]:
@@ -146,8 +139,8 @@ def test_keys_and_headers_count_too(output: Output):
 
 def test_a_record_whose_copy_does_not_fit_ends_once_as_a_dead_letter_and_not_twice():
     """Otherwise an input would end both as an answer and as a dead letter."""
-    copy = Output("narrow", 3, b"k", b"x" * 500, [], 0)
-    outputs = [Output("out", 3, b"k", b"x", [], 0), copy, copy, Output("out", 3, b"k", b"y", [], 1)]
+    copies = [Output("narrow", 3, b"k", b"x" * 500, [], 0) for _ in range(2)]
+    outputs = [Output("out", 3, b"k", b"x", [], 0), *copies, Output("out", 3, b"k", b"y", [], 1)]
 
     found = fitting(outputs, [Rec(0), Rec(1)], narrow=1_200)
 

@@ -23,6 +23,7 @@ from support.kafka import POLL_SECONDS, Topics, create_topics, read_values
 
 COUNT_KEY = b"count"
 WAIT_SECONDS_MAX = 30.0
+MIB = 1024 * 1024
 APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
 COMPACT = {"cleanup.policy": "compact", **APPEND_TIME}
 
@@ -179,10 +180,9 @@ async def place(topics: Topics, partitions: int = 1, inputs: int = 1) -> Place:
     """Make the topics of one test."""
     names = tuple(f"{topics.prefix}in{n}" for n in range(inputs))
     out, dlq, changelog = f"{topics.prefix}out", f"{topics.prefix}dlq", f"{topics.prefix}changelog"
-    wanted = {name: (partitions, APPEND_TIME) for name in (*names, out)}
-    big = {**APPEND_TIME, "max.message.bytes": str(6 * 1024 * 1024)}
-    more = {dlq: (partitions, big), changelog: (partitions, COMPACT)}
-    await create_topics(topics.bootstrap, wanted | more)
+    mib = {name: 4 for name in names} | {out: 1, dlq: 6}
+    wanted = {name: (partitions, APPEND_TIME | {"max.message.bytes": str(n * MIB)}) for name, n in mib.items()}
+    await create_topics(topics.bootstrap, wanted | {changelog: (partitions, COMPACT)})
     return Place(topics.bootstrap, topics.prefix, names, out, dlq, changelog)
 
 

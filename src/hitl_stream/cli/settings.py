@@ -130,7 +130,9 @@ def check(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
     else:
         for problem in problems:
             out.print(escaped(str(problem)), style=_STYLE.get(problem.severity), markup=False, soft_wrap=True)
-        out.print("settings ok" if ok else "settings not ok: mend the errors above", style="green" if ok else "bold red")
+        out.print(
+            "settings ok" if ok else "settings not ok: mend the errors above", style="green" if ok else "bold red"
+        )
     return 0 if ok else FOUND
 
 

@@ -20,6 +20,9 @@ FLOAT_DIGITS_MAX = 15
 """A JSON number of so many digits is exactly the decimal that was written; a longer one may be any of several."""
 
 
+_is_number = NUMBER.match
+
+
 class UndefinedError(ValueError):
     """A number that cannot be compared, and why."""
 
@@ -33,21 +36,20 @@ class Leg(Struct, frozen=True, gc=False):
 
 def measure(change: Change) -> Leg:
     """Measure one change; raise `UndefinedError` where it has no relative size."""
-    before, after = change.before, change.after
-    base = before if type(before) is float else as_float(before, "before")
-    delta = (after if type(after) is float else as_float(after, "after")) - base
+    base = as_float(change.before, "before")
+    delta = as_float(change.after, "after") - base
     if base == 0.0:
         raise UndefinedError("before is zero")
-    ratio = delta / abs(base)
+    ratio = delta / (base if base > 0.0 else -base)
     if not -RATIO_MAX < ratio < RATIO_MAX:
-        raise UndefinedError(f"{before} → {after} is out of range")
+        raise UndefinedError(f"{change.before} → {change.after} is out of range")
     return Leg(delta, ratio)
 
 
 def as_float(value: Value | None, what: str) -> float:
     """Read a number as the nearest float."""
     if isinstance(value, str):
-        if NUMBER.match(value) is not None:
+        if _is_number(value) is not None:
             return float(value)
     elif isinstance(value, float):
         return value

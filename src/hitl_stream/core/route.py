@@ -179,6 +179,9 @@ def _doubtful(confidence: Number | None, cls: CompiledClass, reasons: list[Reaso
     if confidence is None:
         reasons.append(Reason("missing.confidence", "absent", str(least), ESCALATE, cls.senior))
         return
+    if isinstance(confidence, float) and float(least) + NEAR <= confidence <= 1.0:
+        # 0.9999999998231234 has more digits than a JSON number keeps, and is confident enough all the same.
+        return
     try:
         exact = as_decimal(confidence, "confidence")
         saw = str(confidence)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 
 from hitl_stream.core.action import Action, Evidence
 from hitl_stream.core.events import Outcome
 from hitl_stream.core.fields import ABSENT, Facts, FieldError, reader
 from hitl_stream.core.policy.model import TEXT_LENGTH_MAX, Policy
-from hitl_stream.core.quantity import UndefinedError, as_decimal, as_float, in_currency
+from hitl_stream.core.quantity import EXACT, UndefinedError, as_decimal, as_float, in_currency
 from hitl_stream.core.reasons import Reason
 
 Trigger = Callable[[Action, Facts], Reason | None]
@@ -34,9 +34,10 @@ def budget_overrun(policy: Policy, needed: bool, queue: str) -> Trigger | None:
             budget, spend = read_budget(action, facts), read_spend(action, facts)
             if budget is ABSENT or spend is ABSENT:
                 return _overrun("unknown", "a budget and the spend", queue) if needed else None
-            total = spend[0] + _increase(action, policy)
-        except (FieldError, UndefinedError) as error:
-            return _overrun(str(error), "a known amount", queue)
+            total = EXACT.add(spend[0], _increase(action, policy))
+        except (FieldError, UndefinedError, DecimalException) as error:
+            saw = str(error) if isinstance(error, ValueError) else "too long to add up exactly"
+            return _overrun(saw, "a known amount", queue)
         rate = budget[1] or spend[1]
         return _overrun(str(total), str(budget[0]), queue, rate) if total > budget[0] else None
 
@@ -50,9 +51,9 @@ def _declared(policy: Policy, name: str) -> str | None:
 def _increase(action: Action, policy: Policy) -> Decimal:
     total = Decimal(0)
     for change in action.changes:
-        delta = as_decimal(change.after, "after") - as_decimal(change.before, "before")
+        delta = EXACT.subtract(as_decimal(change.after, "after"), as_decimal(change.before, "before"))
         if delta > 0:
-            total += in_currency(delta, change.unit, policy.currency, policy.rates)[0]
+            total = EXACT.add(total, in_currency(delta, change.unit, policy.currency, policy.rates)[0])
     return total
 
 

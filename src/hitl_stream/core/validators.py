@@ -33,6 +33,8 @@ class Fault(Struct, frozen=True):
     why: str
 
 
+SHOWN_LENGTH_MAX = 100
+"""So much of a hit is shown; a pattern such as `.+` would quote the whole text, once for each pattern."""
 Verdict = float | Fault
 Verdicts = Mapping[str, Verdict]
 """What the worker process said of one action, by validator id."""
@@ -131,7 +133,7 @@ def _search(read: Read, patterns: list[str], flags: int) -> Check:
             return None
         if len(text) > TEXT_LENGTH_MAX:
             return Finding(f"{len(text)} characters", f"at most {TEXT_LENGTH_MAX} can be searched")
-        found = [hit[0] for pattern in compiled if (hit := pattern.search(text))]
+        found = [hit[0][:SHOWN_LENGTH_MAX] for pattern in compiled if (hit := pattern.search(text))]
         return Finding(", ".join(found), "none of it") if found else None
 
     return check

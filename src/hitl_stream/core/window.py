@@ -121,6 +121,7 @@ class Window:
         self.norms: Norms = {}
         self.sums: tuple[Sums, ...] = tuple({} for _ in reach.sums_ms)
         self.normals: dict[tuple[int, AgentClass], Normal | None] = {}
+        self.newest_ms = -1
         self._swept = -1
 
     def draft(self) -> Draft:
@@ -155,6 +156,7 @@ class Window:
                         total = sums[entity] = _Sum()
                     total.add(slot, absolute, signed)
         if draft.append_ms >= 0:
+            self.newest_ms = draft.append_ms
             self._forget(draft.append_ms)
 
     def _forget(self, append_ms: int) -> None:
@@ -198,11 +200,15 @@ class Draft:
         self._sums: list[Added] = [{} for _ in window.sums]
 
     def at(self, append_ms: int) -> None:
-        """Move to the append time of the next record. Append times of a partition never run backwards."""
+        """Move to the append time of the next record.
+
+        The window's time never runs backwards, although append times may: inputs are merged one batch at a time, and
+        the clock of a partition's new leader may be behind.
+        """
         if append_ms <= self.append_ms:
             return
-        self.append_ms = append_ms
         window = self.window
+        append_ms = self.append_ms = max(append_ms, window.newest_ms)
         slot = append_ms // window.id_slot_ms
         if slot != self._id_slot:
             self._id_slot = slot
@@ -221,12 +227,6 @@ class Draft:
                 self._sum_slots[which] = slot
                 self._sums[which] = self.sums[which].setdefault(slot, {})
 
-    @property
-    def full(self) -> bool:
-        """Say whether a new id can no longer be remembered."""
-        budget = self.window.budget
-        return budget.used + self.added >= budget.limit
-
     def earlier(self, identity: bytes) -> bytes | None:
         """Return the stamp under which this id was claimed within the window, or None."""
         for ids in self._live:
@@ -234,10 +234,14 @@ class Draft:
                 return ids[identity]
         return None
 
-    def claim(self, identity: bytes, stamp: bytes) -> None:
-        """Remember an id that `earlier` did not find."""
+    def claim(self, identity: bytes, stamp: bytes) -> bool:
+        """Remember an id that `earlier` did not find; return False where there is no room for another."""
+        budget = self.window.budget
+        if budget.used + self.added >= budget.limit:
+            return False
         self._now[identity] = stamp
         self.added += 1
+        return True
 
     def deviation(self, who: AgentClass, value: float) -> float | None:
         """Return the robust z-score of what an agent does now, None where too little is known; and remember it.

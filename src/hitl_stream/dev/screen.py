@@ -36,7 +36,7 @@ STYLES: Mapping[str, str] = {
     RECOMMEND: "cyan",
     DEAD: "bright_red",
 }
-HEADINGS: Mapping[str, str] = {name: name.lower() for name in OUTCOMES}
+FIGURES_WIDTH = 29
 
 
 class Place(Struct, frozen=True):
@@ -152,9 +152,9 @@ def screen(view: View, width: int, height: int) -> RenderableType:
     classes = len(view.tally.of_class())
     rows_max = max(3, height - HEIGHT_FIXED - NOTICES_MIN)
     notices = max(0, min(NOTICES_MAX, height - HEIGHT_FIXED - min(classes, rows_max)))
-    body = Table.grid(expand=True, padding=(0, 0))
+    body = Table.grid(expand=True)
     body.add_column(ratio=1)
-    body.add_column(width=30)
+    body.add_column(width=FIGURES_WIDTH)
     body.add_row(answers(view.tally, rows_max), _figures(view))
     parts: list[RenderableType] = [_title(view), _rule("every action gets exactly one answer"), body]
     if notices:
@@ -171,10 +171,8 @@ def _title(view: View) -> RenderableType:
     grid = Table.grid(expand=True)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     grid.add_column(justify="right", no_wrap=True)
-    what = Text.assemble(
-        ("hitl demo", "bold"), "  simulated agents ask, the router decides: run it, ask a person, or refuse"
-    )
-    grid.add_row(what, f"{clock(view.elapsed_s)} / {clock(place.seconds)}")
+    what = Text.assemble(("hitl demo", "bold"), ": agents propose; the router runs it, asks a person, or refuses")
+    grid.add_row(what, f"{view.phase}  {clock(view.elapsed_s)} of {clock(place.seconds)}")
     return grid
 
 
@@ -189,7 +187,7 @@ def answers(tally: Tally, rows_max: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
     table.add_column(Text("type of action", style="dim"), no_wrap=True, min_width=17)
     for name in shown:
-        table.add_column(Text(HEADINGS[name], style=STYLES[name]), justify="right", no_wrap=True, min_width=8)
+        table.add_column(Text(name, style=STYLES[name]), justify="right", no_wrap=True, min_width=8)
     classes = list(tally.of_class().items())
     kept, rest = (classes, []) if len(classes) <= rows_max else (classes[: rows_max - 1], classes[rows_max - 1 :])
     if rest:
@@ -208,22 +206,27 @@ def _count(n: int, style: str = "") -> Text:
 def _figures(view: View) -> Table:
     tally, numbers, place = view.tally, view.numbers, view.place
     table = Table.grid(padding=(0, 1, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True, min_width=9)
-    table.add_column(justify="right", no_wrap=True, style="dim")
-    table.add_row("", "", "")
-    table.add_row("in", f"{tally.arrived:,}", f"{numbers.in_per_s:,.0f}/s")
-    table.add_row("answered", f"{tally.answered:,}", f"{numbers.out_per_s:,.0f}/s")
-    table.add_row("waiting", f"{tally.waiting:,}", "")
-    table.add_row("", "", "")
-    table.add_row("answer p50", _ms(numbers.p50_ms), "")
-    table.add_row("answer p99", _ms(numbers.p99_ms), "")
-    table.add_row("", "", "")
-    table.add_row("sent home", f"{tally.moved:,}", "")
-    table.add_row("audit copies", f"{tally.audit:,}", "")
-    table.add_row("unreadable", Text(f"{tally.dead.total():,}", style=STYLES[DEAD] if tally.dead else ""), "")
-    table.add_row("", "", "")
-    table.add_row(Text(f"broker {place.broker}, {place.partitions} partitions", style="dim"))
+    table.add_column(style="dim", no_wrap=True, width=13)
+    table.add_column(justify="right", no_wrap=True, width=8)
+    table.add_column(justify="right", no_wrap=True, style="dim", width=6)
+    dead = tally.dead.total()
+    for row in (
+        (),
+        ("in", f"{tally.arrived:,}", f"{numbers.in_per_s:,.0f}/s"),
+        ("answered", f"{tally.answered:,}", f"{numbers.out_per_s:,.0f}/s"),
+        ("waiting", f"{tally.waiting:,}"),
+        (),
+        ("answer p50", _ms(numbers.p50_ms)),
+        ("answer p99", _ms(numbers.p99_ms)),
+        (),
+        ("sent home", f"{tally.moved:,}"),
+        ("audit copies", f"{tally.audit:,}"),
+        ("unreadable", Text(f"{dead:,}", style=STYLES[DEAD] if dead else "")),
+        (),
+        ("partitions", f"{place.partitions}"),
+        ("broker", place.broker),
+    ):
+        table.add_row(*row, *[""] * (3 - len(row)))
     return table
 
 
@@ -250,7 +253,7 @@ def _commands(view: View) -> RenderableType:
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_row(explain, "hitl publish FILE.jsonl")
-    grid.add_row(f"kcat -P -b {place.bootstrap} -t {place.actions} FILE.jsonl", f"curl {place.metrics}")
+    grid.add_row(f"kcat -P -b {place.bootstrap} -t {place.actions} -l FILE.jsonl", f"curl {place.metrics}")
     return grid
 
 
@@ -261,7 +264,7 @@ def summary(title: str, tally: Tally, rows: Mapping[str, str]) -> RenderableType
     lines.add_column()
     for name, text in rows.items():
         lines.add_row(name, text)
-    table = answers(tally, 100)
+    table = answers(tally, len(tally.of_class()))
     table.box, table.show_edge = box.SIMPLE_HEAD, False
     return Group(Text(title, style="bold"), "", table, "", lines)
 

@@ -1,7 +1,7 @@
 """Agents that never were: a stream of actions as thirty bidders and their colleagues would propose them.
 
 The generator is pure: the same seed, scenario, rate, length, partition count and start give the same bytes, and another
-start changes only ids and times. `simulate` is the thin edge that paces it by a clock and publishes it.
+start changes only ids and times. `simulate` publishes it, paced by `dev.drive`; `dev.replay` replays a real metric.
 
 | scenario | what happens |
 |---|---|
@@ -15,8 +15,6 @@ Bids are most of the stream and are filled into a bytes template; one process ge
 
 from __future__ import annotations
 
-import asyncio
-import csv
 import heapq
 import itertools
 import math
@@ -24,20 +22,19 @@ import random
 import re
 import time
 from array import array
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import orjson
 from msgspec import Struct
 
-from hitl_stream.client import TOPIC, Placed, Publisher
+from hitl_stream.client import TOPIC, Publisher
 from hitl_stream.core.errors import UsageError
+from hitl_stream.dev.drive import Progress, Sent, Source, Summary, drive, over_zero, stamp
+from hitl_stream.dev.replay import from_csv
 from hitl_stream.wire.home import home
+
+__all__ = ["SCENARIOS", "Scenario", "Sent", "Simulation", "Source", "Summary", "drive", "from_csv", "simulate"]
 
 Scenario = Literal["normal", "demo", "runaway-agent", "flood"]
 SCENARIOS: Final[tuple[Scenario, ...]] = ("normal", "demo", "runaway-agent", "flood")
@@ -189,27 +186,6 @@ REPLIES = (
     "Thank you for your patience. We have sent a new invoice to the address that you gave us.",
 )
 FLAGS = ("ethical", "brand_flag", "data_quality", "campaign_constraint")
-
-
-class Sent(Struct, frozen=True, gc=False):
-    """One record of the stream, due `due_ms` after its start. Without a partition it goes to any."""
-
-    due_ms: int
-    value: bytes
-    key: bytes | None
-    partition: int | None
-    kind: str
-
-
-class Source(Protocol):
-    """A stream that a clock paces."""
-
-    @property
-    def done(self) -> bool: ...
-
-    def until(self, due_ms: float, now_ms: int, limit: int) -> list[Sent]:
-        """Return what is due by `due_ms`, at most `limit` records, stamped as proposed at `now_ms` (Unix time)."""
-        ...
 
 
 class _Place(Struct, frozen=True, gc=False):
@@ -372,7 +348,7 @@ class Simulation:
         confidence = self._bid_confidence[int(self._rng.random() * TABLE)]
         value = _BID % (
             self._prefix, self._count, place.tenant, place.agent, place.account, campaign,
-            form % divmod(before, unit), form % divmod(after, unit), confidence, _stamp(now), _stamp(now + EXPIRES_MS),
+            form % divmod(before, unit), form % divmod(after, unit), confidence, stamp(now), stamp(now + EXPIRES_MS),
         )  # fmt: skip
         return Sent(due, value.encode(), b"%s/cmp-%d" % (place.key.encode(), campaign), place.partition, kind)
 
@@ -630,7 +606,7 @@ class Simulation:
             "tenant": place.tenant,
             "agent": {"id": agent, "version": "2026.11.3"},
             "type": type_,
-            "proposed_at": _stamp(now),
+            "proposed_at": stamp(now),
             **{name: value for name, value in fields.items() if value is not None},
         }
         campaign = fields.get("entity", {}).get("campaign")
@@ -725,9 +701,7 @@ def _decimals(row: int) -> int:
 def _check(scenario: str, rate: float, seconds: float, partitions: int) -> None:
     if scenario not in SCENARIOS:
         raise UsageError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
-    for name, value in (("rate", rate), ("seconds", seconds), ("partitions", partitions)):
-        if not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{name} must be over zero, not {value}")
+    over_zero(rate=rate, seconds=seconds, partitions=partitions)
 
 
 def _timeline(scenario: Scenario, rate: float, end_ms: float) -> Iterator[tuple[float, int]]:
@@ -753,235 +727,12 @@ def _ticks(stream: int, rate: float, start_ms: float, end_ms: float) -> Iterator
         yield start_ms + n * step, stream
 
 
-@lru_cache(maxsize=256)
-def _second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _stamp(ms: int) -> str:
-    """Write Unix milliseconds as RFC 3339."""
-    return "%s.%03dZ" % (_second(ms // 1_000), ms % 1_000)  # noqa: UP031 - a third of the time of an f-string's parts
-
-
 def _money(cents: int) -> str:
     return f"{cents // 100}.{cents % 100:02d}"
 
 
 def _with(sent: Sent, value: bytes) -> Sent:
     return Sent(sent.due_ms, value, sent.key, sent.partition, sent.kind)
-
-
-# --- a real metric ---------------------------------------------------------------------------------------------------
-
-CSV_ROWS_MAX = 1_000_000
-CSV_GAIN = 0.5
-CSV_BID = 1.0
-
-
-class Replay:
-    """The bids that a naive agent would set after a real metric, one action for each row but the first.
-
-    The agent holds a cost (per click, per thousand impressions) at what it was in the first row: it scales its bid by
-    (cost before ÷ cost now) ^ `gain`. So the bid never drifts, and a real spike causes a large change.
-    """
-
-    def __init__(self, rows: Sequence[tuple[int, float, int]], bid: _ReplayBid) -> None:
-        self._rows = rows
-        self._bid = bid
-        self._next = 1
-
-    def __iter__(self) -> Iterator[Sent]:
-        while not self.done:
-            due = self._rows[self._next][0]
-            yield from self.until(due, self._bid.start_ms + due, 1)
-
-    def __len__(self) -> int:
-        return len(self._rows) - 1
-
-    @property
-    def done(self) -> bool:
-        """Say whether every row was replayed."""
-        return self._next >= len(self._rows)
-
-    def until(self, due_ms: float, now_ms: int, limit: int) -> list[Sent]:
-        """Return what is due by `due_ms`, at most `limit` records, stamped as proposed at `now_ms`."""
-        found: list[Sent] = []
-        while not self.done and self._rows[self._next][0] <= due_ms and len(found) < limit:
-            found.append(self._bid.write(self._rows[0], self._rows[self._next - 1], self._rows[self._next], now_ms))
-            self._next += 1
-        return found
-
-
-class _ReplayBid(Struct, frozen=True):
-    """Who bids in a replay, and on what."""
-
-    signal: str
-    tenant: str
-    account: str
-    campaign: str
-    agent: str
-    partition: int
-    start_ms: int
-    gain: float
-
-    def write(
-        self, first: tuple[int, float, int], last: tuple[int, float, int], row: tuple[int, float, int], now_ms: int
-    ) -> Sent:
-        due, value, number = row
-        action = {
-            "action_id": f"csv-{self.start_ms:x}-{number}",
-            "tenant": self.tenant,
-            "agent": {"id": self.agent, "version": "1"},
-            "type": "bid.adjust",
-            "changes": [
-                {
-                    "entity": {"account": self.account, "campaign": self.campaign},
-                    "field": "bid",
-                    "before": self._scaled(first[1], last[1]),
-                    "after": self._scaled(first[1], value),
-                    "unit": "EUR",
-                }
-            ],
-            "confidence": "0.90",
-            "proposed_at": _stamp(now_ms),
-            "destination": "google_ads",
-            "evidence": [
-                {
-                    "signal": self.signal,
-                    "value": f"{value:.10f}",
-                    "before": f"{last[1]:.10f}",
-                    "better": "down",
-                    "ref": f"row {number}",
-                }
-            ],
-            "rationale": f"{self.signal} moved; hold its target.",
-        }
-        key = f"{self.tenant}/{self.account}/{self.campaign}".encode()
-        return Sent(due, orjson.dumps(action), key, self.partition, "bid.adjust")
-
-    def _scaled(self, first: float, value: float) -> str:
-        # Never below the smallest bid: a change from zero has no size.
-        return f"{max(CSV_BID * (first / value) ** self.gain, 0.0001):.4f}"
-
-
-def from_csv(
-    path: Path | str,
-    time_column: str = "timestamp",
-    value_column: str = "value",
-    *,
-    speed: float = 3_600.0,
-    rate: float | None = None,
-    signal: str | None = None,
-    tenant: str = "acme",
-    account: str = "acc-csv",
-    campaign: str = "cmp-csv",
-    agent: str = "bidder-csv",
-    start_ms: int = 0,
-    partitions: int = 12,
-    gain: float = CSV_GAIN,
-) -> Replay:
-    """Read a metric series as a stream of bids.
-
-    Time runs `speed` times as fast as in the file (3,600: an hour in a second), or evenly at `rate` rows a second. A
-    row whose value is zero has no ratio and is left out. Row numbers count data rows from 1. Raises `UsageError` that
-    names the columns there are, or the line that cannot be read.
-    """
-    _check("normal", speed if rate is None else rate, 1, partitions)
-    found = _read_csv(Path(path), time_column, value_column)
-    start = found[0][0]
-    rows = [
-        (round(index * 1_000 / rate if rate is not None else (at - start) * 1_000 / speed), value, number)
-        for index, (at, value, number) in enumerate(found)
-    ]
-    bid = _ReplayBid(
-        signal or value_column, tenant, account, campaign, agent, home(tenant, account, partitions), start_ms, gain
-    )
-    return Replay(rows, bid)
-
-
-def _read_csv(path: Path, time_column: str, value_column: str) -> list[tuple[float, float, int]]:
-    """Return (Unix seconds, value, row number) of every row whose value is over zero."""
-    rows: list[tuple[float, float, int]] = []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            for wanted in (time_column, value_column):
-                if wanted not in columns:
-                    raise UsageError(
-                        f"{path}: no column {wanted!r}; there are {', '.join(map(repr, columns)) or 'none'}"
-                    )
-            last = -math.inf
-            for number, row in enumerate(reader, 1):
-                if number > CSV_ROWS_MAX:
-                    raise UsageError(f"{path}: more than {CSV_ROWS_MAX} rows; cut the file")
-                at = _csv_time(path, reader.line_num, row[time_column])
-                value = _csv_value(path, reader.line_num, value_column, row[value_column])
-                if at < last:
-                    raise UsageError(
-                        f"{path}:{reader.line_num}: {row[time_column]} lies before the row above it; sort the file"
-                    )
-                last = at
-                if value:
-                    rows.append((at, value, number))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read as CSV: {error}") from None
-    if len(rows) < 2:
-        raise UsageError(f"{path}: {len(rows)} rows with a value over zero; a change needs two")
-    return rows
-
-
-def _csv_time(path: Path, line: int, text: str | None) -> float:
-    try:
-        at = datetime.fromisoformat(text or "")
-    except ValueError:
-        raise UsageError(f"{path}:{line}: {text!r} is not a time; write one such as 2011-07-01 00:00:01") from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-
-
-def _csv_value(path: Path, line: int, column: str, text: str | None) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        raise UsageError(f"{path}:{line}: {column} {text!r} is not a number") from None
-    if not math.isfinite(value) or value < 0:
-        raise UsageError(f"{path}:{line}: {column} {text!r} is not a cost; it must be finite and not negative")
-    return value
-
-
-# --- the edge --------------------------------------------------------------------------------------------------------
-
-TICK_SECONDS = 0.01
-"""Records due within ten milliseconds go out together."""
-BACKLOG_MAX = 10_000
-"""Records generated at once when the stream is behind its clock."""
-PROGRESS_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What was published: records by kind, in how many seconds, and how far the stream fell behind its clock."""
-
-    sent: int
-    by_kind: Mapping[str, int]
-    seconds: float
-    behind_ms_max: float
-
-    @property
-    def rate(self) -> float:
-        """Return records a second."""
-        return self.sent / self.seconds if self.seconds else 0.0
-
-
-Progress = Callable[[Summary], None]
-
-
-class Sink(Protocol):
-    """Where a stream goes: a `Publisher`, or a test's fake."""
-
-    partitions: int
-
-    async def publish(self, records: Iterable[Placed]) -> int: ...
 
 
 async def simulate(
@@ -1007,52 +758,3 @@ async def simulate(
         start_ms = time.time_ns() // 1_000_000
         stream = Simulation(seed, scenario, rate, start_ms, seconds=seconds, partitions=publisher.partitions)
         return await drive(stream, publisher, seed=seed, on_progress=on_progress)
-
-
-async def drive(
-    source: Source,
-    sink: Sink,
-    *,
-    seed: int = 0,
-    on_progress: Progress | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> Summary:
-    """Publish a stream as its records fall due.
-
-    The schedule is absolute: a slow delivery is caught up with, never added to, so the rate holds on average. The
-    clocks and `sleep` are parameters for tests.
-    """
-    rng = random.Random(seed)
-    by_kind: Counter[str] = Counter()
-    behind_ms_max = 0.0
-    started = reported = clock()
-
-    def summary() -> Summary:
-        return Summary(by_kind.total(), dict(by_kind), clock() - started, behind_ms_max)
-
-    try:
-        while not source.done:
-            elapsed_ms = (clock() - started) * 1_000
-            due = source.until(elapsed_ms, now_ms(), BACKLOG_MAX)
-            if due:
-                behind_ms_max = max(behind_ms_max, elapsed_ms - due[0].due_ms)
-                await sink.publish(
-                    Placed(
-                        sent.value,
-                        sent.key,
-                        rng.randrange(sink.partitions) if sent.partition is None else sent.partition,
-                    )
-                    for sent in due
-                )
-                by_kind.update(sent.kind for sent in due)
-            if on_progress is not None and clock() - reported >= PROGRESS_SECONDS:
-                reported = clock()
-                on_progress(summary())
-            if len(due) < BACKLOG_MAX and not source.done:
-                await sleep(TICK_SECONDS)
-    finally:
-        if on_progress is not None:
-            on_progress(summary())
-    return summary()

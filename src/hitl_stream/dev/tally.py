@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -16,7 +16,6 @@ from msgspec import Struct
 
 from hitl_stream.logs import escaped
 from hitl_stream.wire.records import ERROR_HEADER, VIA_HEADER, WHY_HEADER, header
-from hitl_stream.wire.topics import ROUTER_TOPICS
 
 RECOMMEND = "RECOMMEND"
 DEAD = "DEAD"
@@ -127,8 +126,8 @@ class Numbers(Struct, frozen=True):
 class Tally:
     """Everything counted so far. `classes` are the policy's; an action of any other type counts as `OTHER`."""
 
-    def __init__(self, classes: Collection[str]) -> None:
-        self.classes = frozenset(classes)
+    def __init__(self, classes: Iterable[str]) -> None:
+        self.classes = dict.fromkeys(classes)
         self.arrived = 0
         self.moved = 0
         self.audit = 0
@@ -159,11 +158,11 @@ class Tally:
         return {name: sum(n for (_, outcome), n in self.answers.items() if outcome == name) for name in OUTCOMES}
 
     def of_class(self) -> dict[str, dict[str, int]]:
-        """Return the answers by class and outcome, the largest class first."""
-        found: dict[str, dict[str, int]] = {}
+        """Return the answers by class and outcome, in the policy's order: what stands still can be read."""
+        found: dict[str, dict[str, int]] = {name: {} for name in (*self.classes, OTHER)}
         for (name, outcome), n in self.answers.items():
-            found.setdefault(name, {})[outcome] = n
-        return dict(sorted(found.items(), key=lambda item: -sum(item[1].values())))
+            found[name][outcome] = n
+        return found
 
     def take(self, topic: str, records: Iterable[Record], now_ms: int) -> None:
         """Count records of one topic (its name in our table), received at `now_ms`."""
@@ -283,7 +282,7 @@ _WORDS: Mapping[str, str] = {
     "confidence.undefined": "confidence {saw}, must be {limit}",
     "magnitude.undefined": "size unknown: {saw}",
     "amount.undefined": "amount unknown: {saw}",
-    "unusual": "unusual for it: {saw} > {limit}",
+    "unusual": "unusual for this campaign: {saw}, limit {limit}",
     "agent.unknown": "agent {saw} is not in the policy",
     "legs.accounts": "between accounts {saw}",
     "move.unbalanced": "what leaves is not what arrives: {saw}",
@@ -319,10 +318,10 @@ def in_words(rule: str, saw: str, limit: str | None) -> str:
             return f"the agent flagged {saw}"
         case "validator" if saw[:1].isdigit() and limit:
             return f"{name}: {saw}, allowed {limit}"
-        case "validator":
+        case "validator" | "plugin":
             return f"{name}: {saw}"
-        case "plugin":
-            return f"{name}: {saw}"
+        case "rule":
+            return f"rule {name}: {saw}{f', {limit}' if limit else ''}"
     limited = f" > {limit}" if limit is not None else ""
     return f"{name or rule}: {saw}{limited}"
 

@@ -270,11 +270,15 @@ async def _limits(admin: Any, plans: Iterable[TopicPlan]) -> dict[str, int]:
     return {topic: int(config[BYTES_KEY]) for topic, config in configs.items() if config.get(BYTES_KEY, "").isdigit()}
 
 
-async def retentions(client: Client, topics: Iterable[str]) -> dict[str, int]:
-    """Return each existing topic's `retention.ms`; −1 keeps for ever."""
+async def retentions(client: Client, topics: Iterable[str]) -> dict[str, int | None]:
+    """Return for how many milliseconds each existing topic keeps a record at least; None where no time says so."""
     async with _admin(client) as admin:
-        found = await _configs(admin, dict.fromkeys(topics, ("retention.ms",)))
-        return {topic: int(config.get("retention.ms") or -1) for topic, config in found.items()}
+        found = await _configs(admin, dict.fromkeys(topics, ("retention.ms", "retention.bytes")))
+    kept: dict[str, int | None] = {}
+    for topic, config in found.items():
+        age = int(config.get("retention.ms") or -1)
+        kept[topic] = age if age >= 0 and config.get("retention.bytes", "-1") == "-1" else None
+    return kept
 
 
 # --- changing ---------------------------------------------------------------------------------------------------------
@@ -402,7 +406,11 @@ _ADVICE = "is it running, and is the address right (--kafka, HITL_KAFKA)?"
 def _said(error: BaseException) -> str:
     name = type(error).__name__
     text = str(error).removeprefix(f"{name}: ")
-    return f"{name}: {text}" if text else f"{name} after {REACH_SECONDS_MAX:g} s" if name == "TimeoutError" else name
+    if isinstance(error, KafkaConnectionError) and text.startswith("Unable to bootstrap"):
+        return "nobody answers there"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {REACH_SECONDS_MAX:g} s"
+    return f"{name}: {text}" if text else name
 
 
 def _raise_for(code: int, message: str | None, topic: str) -> None:

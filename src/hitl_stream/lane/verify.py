@@ -42,6 +42,7 @@ from hitl_stream.wire.topics import TopicSet
 SKEW_MS = 600_000
 """Brokers' clocks may differ by so much: answers are read from this long before the inputs."""
 RETENTION_SLACK_MS = 3_600_000
+"""What may be deleted at any moment is not judged."""
 ID_BYTES_MAX = 300
 """A topic's name has at most 249, then partition, offset and attempt."""
 
@@ -120,7 +121,7 @@ async def verify(what: Verifying) -> Report:
 
 
 async def _moves(client: Client, inputs: Spans, before_ms: int | None) -> Spans:
-    """Return the inputs from a little earlier on: a move may stand before what it answers, by another broker's clock."""
+    """Return the inputs from a little earlier on: by another broker's clock, a move may be older than its source."""
     if before_ms is None:
         return inputs
     earlier = await spans(client, {tp.topic for tp in inputs}, since_ms=before_ms)
@@ -140,8 +141,8 @@ async def _read(client: Client, wanted: Spans, reading: _Reading) -> dict[TopicP
 async def _judged(client: Client, inputs: Spans, wanted: Spans, oldest: Mapping[TopicPartition, int]) -> dict[str, int]:
     """Return from which input offset on nothing can have been deleted, for each input partition.
 
-    A log that begins above 0 has lost records: those older than its retention, or at worst (somebody deleted them) all
-    before its first. Moves are answers too, in any partition of the inputs.
+    A log that begins above 0 has lost records: those older than its retention, or where no time bounds it, all before
+    its first. What somebody deleted by hand before its time counts as lost. Moves are answers too, in any partition.
     """
     topics = {tp.topic for tp in wanted}
     begins = {tp: span.first for tp, span in (await spans(client, topics)).items()}
@@ -150,8 +151,8 @@ async def _judged(client: Client, inputs: Spans, wanted: Spans, oldest: Mapping[
     now = int(time.time() * 1000)
     horizons: dict[int, int] = {}
     for tp in cut:
-        age = kept.get(tp.topic, -1)
-        horizon = min(now - age + RETENTION_SLACK_MS if age >= 0 else now, oldest.get(tp, now))
+        age = kept.get(tp.topic)
+        horizon = min(now if age is None else now - age + RETENTION_SLACK_MS, oldest.get(tp, now))
         for number in {one.partition for one in inputs} if tp in inputs else (tp.partition,):
             horizons[number] = max(horizons.get(number, 0), horizon)
     judged = {_place(tp): max(span.start, begins.get(tp, 0)) for tp, span in inputs.items()}

@@ -273,11 +273,10 @@ class _Batch:
             why, reason = _repeat(earlier, decoded.digest)
             self._refuse(index, record, decoded, tenant, entity, why, unrouted(cls, reason), sender)
             return
-        if draft.full:
-            reason = Reason("window.full", "no room for another id", None, Outcome.REFUSE)
+        if not draft.claim(identity, stamp_of(record.offset, decoded.digest)):
+            reason = Reason("window.full", "no room for another id", None, REFUSE)
             self._refuse(index, record, decoded, tenant, entity, Why.POLICY, unrouted(cls, reason), sender)
             return
-        draft.claim(identity, stamp_of(record.offset, decoded.digest))
         past = recall(action, tenant, draft)
         answer = route(action, past, self.policy, NO_FACTS, verdicts)
         if answer.outcome is REFUSE:
@@ -301,8 +300,8 @@ class _Batch:
             return
         self.draft.at(record.timestamp)
         identity = identity_of(tenant, action.action_id)
-        if self.draft.earlier(identity) is None and not self.draft.full:
-            self.draft.claim(identity, stamp_of(record.offset, decoded.digest))
+        stamp = stamp_of(record.offset, decoded.digest)
+        if self.draft.earlier(identity) is None and self.draft.claim(identity, stamp):
             recall(action, tenant, self.draft)
 
     def _sender(self, record: Record, decoded: Decoded) -> _Sender:

@@ -122,6 +122,8 @@ def decode_bytes(value: bytes, ce: Mapping[str, str] | None = None) -> Decoded |
         try:
             value.decode()
         except UnicodeDecodeError as error:
+            if value[0] == _MAGIC:
+                return Undecodable(ErrorClass.NOT_JSON, _not_json(value, str(error)))
             return Undecodable(ErrorClass.ENCODING, f"not UTF-8: {error.reason} at byte {error.start}")
     if value.count(b"{") + value.count(b"[") > DEPTH_MAX and _depth(value) > DEPTH_MAX:
         return Undecodable(ErrorClass.TOO_DEEP, f"nested deeper than {DEPTH_MAX}")
@@ -183,8 +185,10 @@ def _cloud_event(value: bytes, headers: Sequence[Header]) -> tuple[bytes, Mappin
         event = _event.decode(value)
     except msgspec.ValidationError as error:
         return Undecodable(ErrorClass.SCHEMA, f"CloudEvent: {error}")
-    except (msgspec.DecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         return Undecodable(ErrorClass.NOT_JSON, f"CloudEvent: {error}")
+    except RecursionError:
+        return Undecodable(ErrorClass.TOO_DEEP, f"CloudEvent: nested deeper than {DEPTH_MAX}")
     if event.specversion != "1.0":
         return Undecodable(ErrorClass.UNKNOWN_TYPE, f"CloudEvents specversion {event.specversion!r}; 1.0 is known")
     data = bytes(event.data)

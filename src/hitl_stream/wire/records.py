@@ -87,7 +87,7 @@ class Common(Struct, frozen=True, kw_only=True):
     epoch: int = -1
     moment: str
     trace: str | None = None
-    action: Raw = Raw()
+    action: Raw = msgspec.field(default_factory=Raw)
 
 
 class Decision(Common, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json.encoder
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -17,13 +18,15 @@ from hitl_stream.core.events import End, Outcome, Why
 from hitl_stream.core.policy.compile import EXECUTE_BY_MAX_MS, GRACE_MS, Compiled
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.route import Route
-from hitl_stream.core.score import PARTS, Score
+from hitl_stream.core.score import PARTS, Scale, Score
 from hitl_stream.wire.records import ACTION_MARK, milliseconds, time_text
 
 quoted = json.encoder.encode_basestring
 """A JSON string with its quotes, in C; non-ASCII stays as it is."""
 
-_HUNDREDTHS = tuple(f"{i / 100:g}" for i in range(101))
+SHARES = tuple(f"{i / 100:g}}}," for i in range(102))
+"""The end of a score's part, by hundredths; one more than needed, for what rounding adds to a whole."""
+LEAST_SHOWN = 0.00005
 NAMES = ("", *(outcome.name for outcome in Outcome))
 """By number: an enum's own `name` costs more than a head's every other field."""
 
@@ -34,11 +37,7 @@ class Writer:
     def __init__(self, policy: Compiled, now_ms: int, epoch: int, held: int) -> None:
         self.now_ms = now_ms
         self.policy = policy
-        self._scored = [
-            (index, tuple(f'{{"name":"{name}","x":{x},"w":{weight:g},"share":' for x in _HUNDREDTHS))
-            for index, (name, weight) in enumerate(zip(PARTS, policy.scale.weights, strict=True))
-        ]
-        self._weights = tuple(weight / policy.scale.sum for weight in policy.scale.weights)
+        self._size, self._doubt, self._unusual, self._missing, self._money = _starts(policy.scale)
         self._moment = time_text(now_ms)
         self._epoch = f'"policy":"{policy.digest}","epoch":{epoch}'
         self._held = f'"held":{held},"moment":"{self._moment}"'
@@ -116,17 +115,33 @@ class Writer:
         return orjson.dumps(rows).decode()
 
     def _score(self, score: Score) -> str:
+        """Write the total and the parts that added to it, each to a hundredth."""
         total = score.total
-        if not total:
+        if total < LEAST_SHOWN:
             return '{"total":0.0,"parts":[]}'
-        parts = []
-        values = (score.size, score.doubt, score.unusual, score.missing, score.money)
-        for index, names in self._scored:
-            x = values[index]
-            if x > 0:
-                share = self._weights[index] * x / total
-                parts.append(f"{names[int(x * 100 + 0.5)]}{_HUNDREDTHS[min(int(share * 100 + 0.5), 100)]}}}")
-        return f'{{"total":{total:.4f},"parts":[{",".join(parts)}]}}'
+        scale = self.policy.scale
+        percent = 100.0 / total
+        text = ""
+        if (x := score.size) >= LEAST_SHOWN:
+            text = f"{self._size[int(x * 100.0)]}{SHARES[int(x * scale.size * percent)]}"
+        if (x := score.doubt) >= LEAST_SHOWN:
+            text += f"{self._doubt[int(x * 100.0)]}{SHARES[int(x * scale.doubt * percent)]}"
+        if (x := score.unusual) >= LEAST_SHOWN:
+            text += f"{self._unusual[int(x * 100.0)]}{SHARES[int(x * scale.unusual * percent)]}"
+        if (x := score.missing) >= LEAST_SHOWN:
+            text += f"{self._missing[int(x * 100.0)]}{SHARES[int(x * scale.missing * percent)]}"
+        if (x := score.money) >= LEAST_SHOWN:
+            text += f"{self._money[int(x * 100.0)]}{SHARES[int(x * scale.money * percent)]}"
+        return f'{{"total":{total:.4f},"parts":[{text[:-1]}]}}'
+
+
+@lru_cache(maxsize=16)
+def _starts(scale: Scale) -> tuple[tuple[str, ...], ...]:
+    """Return the beginning of each part of a score, by hundredths of its x."""
+    return tuple(
+        tuple(f'{{"name":"{name}","x":{i / 100:g},"w":{weight:g},"share":' for i in range(101))
+        for name, weight in zip(PARTS, scale.weights, strict=True)
+    )
 
 
 def with_action(head: bytes, raw: bytes) -> bytes:

@@ -18,7 +18,7 @@ from hitl_stream.core.events import Level, Outcome
 from hitl_stream.core.fields import ABSENT, Facts, FieldError, Read, raw_reader, reader
 from hitl_stream.core.policy.lint import audit_floor, ceiling
 from hitl_stream.core.policy.model import ActionClass, Gate, Match, Policy, Rule, duration_ms
-from hitl_stream.core.quantity import NEAR
+from hitl_stream.core.quantity import EXACT, NEAR
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.score import Scale
 from hitl_stream.core.triggers import Trigger, budget_overrun, denied_terms, wrong_signal
@@ -222,7 +222,7 @@ class _Compiler:
 
     def _money(self, money: Mapping[str, Decimal]) -> Decimal:
         ((currency, amount),) = money.items()
-        return amount if currency == self.policy.currency else amount * self.policy.rates[currency]
+        return amount if currency == self.policy.currency else EXACT.multiply(amount, self.policy.rates[currency])
 
     def _sums(self, spec: ActionClass) -> dict[int, tuple[float, str]]:
         return {
@@ -358,7 +358,9 @@ class _Compiler:
         return start <= self.now_ms < end
 
     def _days(self, gate: Gate) -> tuple[int, int]:
-        return self._midnight(gate.from_), self._midnight(gate.until + timedelta(days=1)) if gate.until else 2**62
+        if gate.until is None or gate.until == date.max:
+            return self._midnight(gate.from_), 2**62
+        return self._midnight(gate.from_), self._midnight(gate.until + timedelta(days=1))
 
     def _midnight(self, day: date) -> int:
         return int(datetime.combine(day, time(), self.zone).timestamp() * 1000)

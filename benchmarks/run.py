@@ -1,0 +1,192 @@
+"""`make bench`: the full router and a plain Faust agent on one broker in one run; then latency; then a profile.
+
+Prints a table, and with `--write` keeps it under docs/results/ with machine, versions, command and date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import platform
+import pstats
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import policy
+from fill import Bids, fill
+from latency import latency
+
+from hitl_stream import wiring
+from hitl_stream.dev import broker
+from hitl_stream.lane.admin import apply
+from hitl_stream.settings import Settings, load
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "docs" / "results" / "bench.md"
+PARTITIONS = 4
+SEED = 7
+REACH = {"per_s_wall": 50_000, "per_s_cpu": 65_000, "rss_mb": 300, "faust_ratio": 15, "p50_ms": 25, "p99_ms": 80}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=500_000, help="events of one router run")
+    parser.add_argument("--faust", type=int, default=30_000, help="events of one Faust run")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rates", type=int, nargs="*", default=[1_000, 10_000])
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    a = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    choice = broker.find("jar")
+    if isinstance(choice, broker.Absent):
+        choice = broker.find("external")
+    if isinstance(choice, broker.Absent):
+        sys.exit(f"a benchmark needs a real Kafka: {choice.reason}")
+    with choice.broker(jvm="full") as running, tempfile.TemporaryDirectory() as directory:
+        rows = [_round(running.bootstrap, Path(directory), a.count, a.faust, i) for i in range(a.rounds)]
+        found: dict[str, Any] = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        found["latency"] = [_latency(running.bootstrap, Path(directory), rate) for rate in a.rates]
+        text = _table(found, rows, a)
+        if a.profile:
+            text += "\n" + _profile(running.bootstrap, Path(directory), min(a.count, 200_000))
+    print(text)
+    if a.write:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(text)
+
+
+def _installation(bootstrap: str, directory: Path, prefix: str) -> Settings:
+    home = directory / prefix
+    home.mkdir()
+    (home / "policy.yaml").write_text(policy.text())
+    settings = load(kafka=bootstrap, state_dir=str(home), policy=str(home / "policy.yaml"), partitions=PARTITIONS,
+                    prefix=prefix, metrics_port=0)  # fmt: skip
+    wiring.make_router_keys(settings)
+    asyncio.run(apply(wiring.kafka_client(settings), wiring.topic_set(settings)))
+    return settings
+
+
+def _round(bootstrap: str, directory: Path, count: int, faust: int, number: int) -> dict[str, float]:
+    prefix = f"bench-{number}."
+    settings = _installation(bootstrap, directory, prefix)
+    filled = asyncio.run(fill(bootstrap, f"{prefix}actions", Bids(PARTITIONS, SEED), count))
+    ours = _router(settings, directory / prefix, count)
+    environment = {**os.environ, "KAFKA": bootstrap, "COUNT": str(faust), "PREFIX": prefix}
+    said = _run([sys.executable, str(HERE / "faust_process.py")], environment)
+    theirs = json.loads(said)
+    return {
+        "fill_per_s": filled,
+        **ours,
+        "faust_per_s_wall": theirs["per_s_wall"],
+        "faust_per_s_cpu": theirs["per_s_cpu"],
+        "faust_ratio": ours["per_s_cpu"] / theirs["per_s_cpu"],
+    }
+
+
+def _router(settings: Settings, home: Path, count: int, *options: str) -> dict[str, float]:
+    command = [sys.executable, str(HERE / "router_process.py"), settings.kafka, str(home), "--prefix", settings.prefix,
+               "--partitions", str(PARTITIONS), "--count", str(count), *options]  # fmt: skip
+    report: dict[str, float] = json.loads(_run(command, dict(os.environ)))
+    return report
+
+
+def _run(command: list[str], environment: dict[str, str]) -> str:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
+
+
+def _latency(bootstrap: str, directory: Path, rate: int) -> dict[str, float]:
+    prefix = f"latency-{rate}."
+    settings = _installation(bootstrap, directory, prefix)
+    with _serving(settings, directory / prefix):
+        return latency(bootstrap, prefix, PARTITIONS, rate)
+
+
+@contextmanager
+def _serving(settings: Settings, home: Path) -> Iterator[None]:
+    """Run a router for as long as the block lasts."""
+    command = [sys.executable, str(HERE / "router_process.py"), settings.kafka, str(home), "--prefix", settings.prefix,
+               "--partitions", str(PARTITIONS), "--serve"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "ready":
+            if process.poll() is not None:
+                sys.exit("the router did not start")
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def _profile(bootstrap: str, directory: Path, count: int) -> str:
+    prefix = "profile."
+    settings = _installation(bootstrap, directory, prefix)
+    asyncio.run(fill(bootstrap, f"{prefix}actions", Bids(PARTITIONS, SEED), count))
+    target = directory / "profile.out"
+    _router(settings, directory / prefix, count, "--profile", str(target))
+    out = StringIO()
+    stats = pstats.Stats(str(target), stream=out)
+    stats.strip_dirs().sort_stats("tottime").print_stats(25)
+    lines = [line for line in out.getvalue().splitlines() if line.strip()]
+    start = next(i for i, line in enumerate(lines) if "ncalls" in line)
+    return "## Where the time goes (cProfile, own time)\n\n```\n" + "\n".join(lines[start:]) + "\n```\n"
+
+
+def _table(found: dict[str, Any], rows: list[dict[str, float]], a: argparse.Namespace) -> str:
+    lines = [
+        "# The router's speed",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}, Python {platform.python_version()}, "
+        f"aiokafka {version('aiokafka')}, faust-streaming {version('faust-streaming')}, "
+        f"Kafka {broker.kafka_version()} on the same cores. "
+        f"`python benchmarks/run.py --count {a.count} --rounds {a.rounds}`, seed {SEED}, {PARTITIONS} partitions, "
+        "20 classes and 40 rules, score, window, hash, seal, audit draw, exactly once. Medians of the rounds.",
+        "",
+        "| figure | measured | reach | rounds |",
+        "|---|---|---|---|",
+    ]
+    names = {
+        "per_s_wall": "events a second, wall",
+        "per_s_cpu": "events a CPU second of the router",
+        "decide_us": "µs to decide one event, wall, within a batch",
+        "rss_mb": "memory, MB (max RSS)",
+        "faust_per_s_wall": "plain Faust agent, events a second, wall",
+        "faust_per_s_cpu": "plain Faust agent, events a CPU second",
+        "faust_ratio": "router ÷ Faust, per CPU second",
+        "fill_per_s": "appended a second before (not part of it)",
+    }
+    for name, text in names.items():
+        each = ", ".join(f"{row[name]:,.4g}" if row[name] < 1_000 else f"{row[name]:,.0f}" for row in rows)
+        measured = f"{found[name]:,.1f}" if found[name] < 1_000 else f"{found[name]:,.0f}"
+        lines.append(f"| {text} | {measured} | {REACH.get(name, '')} | {each} |")
+    lines += ["", "| rate | events | p50 ms | p99 ms | max ms | lost |", "|---|---|---|---|---|---|"]
+    for row in found["latency"]:
+        lines.append(
+            f"| {row['rate']:,}/s | {row['events']:,} | {row['p50_ms']:.1f} (reach {REACH['p50_ms']}) | "
+            f"{row['p99_ms']:.1f} (reach {REACH['p99_ms']}) | {row['max_ms']:.1f} | {row['lost']} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+
+
+if __name__ == "__main__":
+    main()

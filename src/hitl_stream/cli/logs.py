@@ -1,0 +1,412 @@
+"""Looking at the log: `hitl verify`, `hitl explain`, `hitl dlq list` and `hitl dlq show`. None of them writes."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, suppress
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from cyclopts.types import PositiveInt
+from rich.table import Table
+from rich.text import Text
+
+from hitl_stream.cli.settings import FOUND, NO_FLAGS, Json, SettingsFlags
+from hitl_stream.cli.terminal import emit, out
+from hitl_stream.cli.topics import reading
+from hitl_stream.core.errors import HitlError, UsageError
+from hitl_stream.core.events import ErrorClass
+from hitl_stream.core.ledger import Report
+from hitl_stream.core.policy.model import duration_ms
+from hitl_stream.lane import explain as explaining
+from hitl_stream.lane.admin import Client
+from hitl_stream.lane.explain import Entry, Story
+from hitl_stream.lane.reader import read, record_at, spans
+from hitl_stream.lane.step import Record
+from hitl_stream.lane.verify import Verifying
+from hitl_stream.lane.verify import verify as verify_log
+from hitl_stream.logs import escaped
+from hitl_stream.settings import Settings, facts_of
+from hitl_stream.wire import records, seal
+from hitl_stream.wire.records import header, time_text
+from hitl_stream.wire.seal import SealKey
+from hitl_stream.wiring import ROUTER, group_of, kafka_client, load_policy, topic_set
+
+LETTERS_MAX = 50
+"""Dead letters listed unless told otherwise; the newest ones."""
+VALUE_SHOWN_MAX = 64 * 1024
+"""Of a dead letter's value on a terminal; `--json` gives all of it."""
+
+Since = Annotated[str | None, Parameter(name="--since")]
+
+
+def register(app: App) -> None:
+    """Add the verbs."""
+    app.command(verify)
+    app.command(explain)
+    dlq = App(name="dlq", help="Look at dead letters: records that could not be read.")
+    dlq.command(dlq_list, name="list")
+    dlq.command(dlq_show, name="show")
+    app.command(dlq)
+
+
+# --- verify -----------------------------------------------------------------------------------------------------------
+
+
+def verify(
+    *,
+    json: Json = False,
+    deep: Annotated[bool, Parameter(negative="")] = False,
+    since: Since = None,
+    group: str | None = None,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """Read the log from outside and check that nothing was lost, doubled or reordered. Exit 1 if anything was.
+
+    Parameters
+    ----------
+    json
+        One object on stdout: {ok, conservation, rows, counts, partitions, violations, notes}.
+    deep
+        Also compute the hash of every action again.
+    since
+        Only inputs from so long ago on, such as 1h; not given: everything there is.
+    group
+        The router's consumer group; not given: the one that `hitl run router` would join.
+    """
+    settings = flags.load()
+    topics = topic_set(settings)
+    what = Verifying(
+        client=kafka_client(settings),
+        topics=topics,
+        group=group or group_of(settings, ROUTER),
+        inputs=_inputs(settings),
+        keys=_router_keys(settings),
+        deep=deep,
+        since_ms=_since_ms(since),
+        window_ms=_window_ms(settings),
+    )
+    started = time.monotonic()
+    report = reading(verify_log(what))
+    if json:
+        emit({**_report(report), "seconds": round(time.monotonic() - started, 3)})
+    else:
+        _print_report(report)
+    return 0 if report.ok else FOUND
+
+
+def _router_keys(settings: Settings) -> dict[str, SealKey] | None:
+    """Return the router's seal keys, None where there are none; an unreadable one is an error."""
+    if not any(settings.keys_dir.glob("seal-router-*")):
+        return None
+    return seal.read_keys(settings.keys_dir, "seal-router")
+
+
+def _window_ms(settings: Settings) -> int | None:
+    with suppress(HitlError):  # without a policy that can be read, one check less, which the report says
+        return facts_of(load_policy(settings).policy).max_age_ms
+    return None
+
+
+def _report(report: Report) -> dict[str, Any]:
+    return {
+        "ok": report.ok,
+        "conservation": report.conservation,
+        "rows": [
+            {
+                "invariant": row.invariant,
+                "what": row.what,
+                "checked": row.checked,
+                "violations": row.violations,
+                "verdict": row.verdict,
+            }
+            for row in report.rows
+        ],
+        "counts": report.counts,
+        "partitions": report.partitions,
+        "violations": [{"invariant": v.invariant, "what": v.what, "places": v.places} for v in report.violations],
+        "notes": report.notes,
+    }
+
+
+_VERDICTS = {"ok": "green", "violated": "bold red", "not checked": "dim"}
+
+
+def _print_report(report: Report) -> None:
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for title in ("", "what", "checked", "violations", "verdict"):
+        table.add_column(title, justify="right" if title in ("checked", "violations") else "left", overflow="fold")
+    for row in report.rows:
+        verdict = Text(row.verdict, style=_VERDICTS[row.verdict])
+        table.add_row(row.invariant, row.what, f"{row.checked:,}", f"{row.violations:,}", verdict)
+    out.print(table)
+    ends = ", ".join(f"{name} {number:,}" for name, number in report.counts.items() if number)
+    _print(f"\n{ends or 'no inputs'}")
+    for violation in report.violations:
+        _print(f"{violation.invariant}  {' ← '.join(violation.places)}: {violation.what}", "red")
+    hidden = sum(row.violations for row in report.rows) - len(report.violations)
+    if hidden:
+        _print(f"… and {hidden:,} more", "red")
+    for note in report.notes:
+        _print(f"note: {note}", "dim")
+    _print(f"conservation: {report.conservation}", "green" if report.conservation == "ok" else "bold red")
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------
+
+
+def explain(
+    id_: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    entity: str | None = None,
+    since: Since = None,
+    json: Json = False,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """Tell the story of one action: what was proposed, what was decided and why, and how it ended. Exit 1 if unknown.
+
+    Parameters
+    ----------
+    id_
+        tenant/action_id.
+    entity
+        Its account, or account/campaign: reads one partition instead of all.
+    since
+        Only records from so long ago on, such as 1h.
+    json
+        One object on stdout: {id, found, entries, nearest}.
+    """
+    settings = flags.load()
+    about = explaining.asked(id_, settings.tenant, entity, _since_ms(since))
+    story = reading(
+        explaining.explain(kafka_client(settings), topic_set(settings), _inputs(settings), about, settings.tenant)
+    )
+    if json:
+        emit(_story(story))
+    else:
+        for line, style in render(story):
+            _print(line, style)
+    return 0 if story.entries else FOUND
+
+
+def _story(story: Story) -> dict[str, Any]:
+    return {
+        "id": f"{story.tenant}/{story.action_id}",
+        "found": bool(story.entries),
+        "entries": [
+            {"at": time_text(e.at_ms), "place": e.place, "what": e.what, "says": e.says, "action": e.action}
+            for e in story.entries
+        ],
+        "left_out": story.left_out,
+        "nearest": story.nearest,
+    }
+
+
+def render(story: Story) -> Iterator[tuple[str, str | None]]:
+    """Yield the lines of a story, each with its style; nothing in them can move the cursor."""
+    name = escaped(f"{story.tenant}/{story.action_id}")
+    if not story.entries:
+        yield f"{name} was not found", "red"
+        if story.nearest:
+            yield "the nearest ids are:", None
+        for other in story.nearest:
+            yield f"  {escaped(other)}", None
+        return
+    yield name, "bold"
+    if story.left_out:
+        yield f"… {story.left_out} older records of this id", "dim"
+    for entry in story.entries:
+        yield f"{time_text(entry.at_ms)}  {_title(entry)}  {entry.place}", None
+        for line in _details(entry.says):
+            yield f"    {escaped(line)}", "dim"
+
+
+_TITLES = {
+    "actions": "proposed",
+    "execute": "to execute",
+    "review": "to review",
+    "escalation": "escalated",
+    "review.seeded": "audit copy",
+    "recommendations": "recommended",
+    "held": "held",
+    "decisions": "decided",
+    "closed": "closed",
+    "results": "result",
+    "dlq": "dead letter",
+}
+
+
+def _title(entry: Entry) -> str:
+    title = "moved home" if entry.what == "actions" and "via" in entry.says else _TITLES[entry.what]
+    return f"{title:<11}"
+
+
+def _details(says: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a record says, its own words first, then the rules that led there."""
+    first = [f"{says[name]}" for name in ("outcome", "end", "why", "status", "error", "verdict") if says.get(name)]
+    agent, entity = _dict(says.get("agent")), _dict(says.get("entity"))
+    if agent:
+        first.append(f"{says.get('type')} by {agent.get('id')} {agent.get('version')}")
+    if entity:
+        first.append("/".join(str(part) for part in (entity.get("account"), entity.get("campaign")) if part))
+    if _dict(says.get("score")):
+        first.append(f"score {_dict(says['score']).get('total')}")
+    if first:
+        yield ", ".join(part for part in first if part)
+    via = _dict(says.get("via"))
+    if via:
+        yield f"from {via.get('from')} by the {via.get('role')}" if "from" in via else "with a via that cannot be read"
+    for name in ("source", "proposed_at", "moment", "execute_by", "by", "note", "hash", "policy", "epoch"):
+        if says.get(name) not in (None, "", [], {}):
+            yield f"{name}: {says[name]}"
+    for row in says.get("reasons") or ():
+        limit = f", limit {row['limit']}" if row.get("limit") else ""
+        watched = "" if row.get("counts", True) else " (observed only)"
+        yield f"{row.get('outcome')} by {row.get('rule')}: saw {row.get('saw')}{limit}{watched}"
+    for row in says.get("approvals") or ():
+        yield f"needs {row.get('people')} of {row.get('queue')} by {row.get('decide_by')}"
+
+
+def _dict(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+# --- dlq --------------------------------------------------------------------------------------------------------------
+
+
+def dlq_list(
+    *,
+    since: Since = None,
+    error: ErrorClass | None = None,
+    limit: PositiveInt = LETTERS_MAX,
+    json: Json = False,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """List the newest dead letters: where they stand, where they came from, and why they could not be read.
+
+    Parameters
+    ----------
+    since
+        Only from so long ago on, such as 1h.
+    error
+        Only of this class.
+    limit
+        At most so many.
+    json
+        One object on stdout: {matched, letters: [{place, at, error, why, source, by, key, bytes}]}.
+    """
+    settings = flags.load()
+    topic = topic_set(settings).name("dlq")
+    matched, letters = reading(_letters(kafka_client(settings), topic, _since_ms(since), error, limit))
+    if json:
+        emit({"matched": matched, "letters": letters})
+        return 0
+    widths = {name: max((len(row[name]) for row in letters), default=0) for name in ("place", "error", "source")}
+    for row in letters:
+        cells = (f"{escaped(row[name]):<{widths[name]}}" for name in widths)
+        _print("  ".join((row["at"], *cells, escaped(row["why"]))))
+    _print(f"{len(letters)} of {matched} dead letters; look at one: hitl dlq show PLACE", "dim")
+    return 0
+
+
+async def _letters(
+    client: Client, topic: str, since_ms: int | None, error: ErrorClass | None, limit: int
+) -> tuple[int, list[dict[str, Any]]]:
+    """Return how many dead letters match, and the newest of them."""
+    newest: dict[int, deque[Record]] = {}
+    matched = 0
+    async with aclosing(read(client, await spans(client, [topic], since_ms=since_ms))) as batches:
+        async for _, partition, found in batches:
+            wanted = [r for r in found if error is None or header(r.headers, records.ERROR_HEADER) == error.encode()]
+            matched += len(wanted)
+            newest.setdefault(partition, deque(maxlen=limit)).extend(wanted)
+    every = sorted((r for some in newest.values() for r in some), key=lambda r: (r.timestamp, r.partition, r.offset))
+    return matched, [_letter(record) for record in every[-limit:]]
+
+
+def _letter(record: Record) -> dict[str, Any]:
+    def text(name: str) -> str:
+        return (header(record.headers, name) or b"").decode("utf-8", "replace")
+
+    return {
+        "place": f"{record.topic}/{record.partition}/{record.offset}",
+        "at": time_text(record.timestamp),
+        "error": text(records.ERROR_HEADER),
+        "why": text(records.WHY_HEADER),
+        "source": text(records.SOURCE_HEADER),
+        "by": text(records.BY_HEADER),
+        "key": None if record.key is None else record.key.decode("utf-8", "replace"),
+        "bytes": len(record.value or b""),
+    }
+
+
+def dlq_show(
+    place: Annotated[str, Parameter(name="PLACE")], /, *, json: Json = False, flags: SettingsFlags = NO_FLAGS
+) -> int:
+    r"""Print one dead letter: headers, then the value as it came, with everything unprintable as `\x…`. Exit 1 if gone.
+
+    Parameters
+    ----------
+    place
+        topic/partition/offset, as `hitl dlq list` prints it; or partition/offset.
+    json
+        One object on stdout: {place, at, …, headers, text, base64}; `text` is null where the value is not UTF-8.
+    """
+    settings = flags.load()
+    topic, partition, offset = _place(place, topic_set(settings).name("dlq"))
+    record = reading(record_at(kafka_client(settings), topic, partition, offset))
+    if record is None:
+        _print(f"{topic}/{partition}/{offset}: no dead letter there (any more); list them: hitl dlq list", "red")
+        return FOUND
+    value = record.value or b""
+    headers = [(name, (content or b"").decode("utf-8", "backslashreplace")) for name, content in record.headers]
+    if json:
+        text: str | None = None
+        with suppress(UnicodeDecodeError):
+            text = value.decode()
+        emit({**_letter(record), "headers": headers, "text": text, "base64": base64.b64encode(value).decode()})
+        return 0
+    _print(f"{topic}/{partition}/{offset}  {time_text(record.timestamp)}", "bold")
+    key = "none" if record.key is None else record.key.decode("utf-8", "backslashreplace")
+    for name, content in (("key", key), *headers):
+        _print(f"{escaped(name)}: {escaped(content)}", "dim")
+    shown = value[:VALUE_SHOWN_MAX].decode("utf-8", "backslashreplace")
+    _print("\n" + "\n".join(escaped(line) for line in shown.split("\n")))
+    if len(value) > VALUE_SHOWN_MAX:
+        _print(f"… and {len(value) - VALUE_SHOWN_MAX} more bytes; --json gives them all", "dim")
+    return 0
+
+
+def _place(text: str, topic: str) -> tuple[str, int, int]:
+    parts = text.rsplit("/", 2)
+    if len(parts) == 2:
+        parts = [topic, *parts]
+    if len(parts) != 3 or not all(part.isdigit() and part.isascii() for part in parts[1:]):
+        raise UsageError(f"{text!r} is no place; write topic/partition/offset, or partition/offset")
+    if parts[0] != topic:
+        raise UsageError(f"{text!r} is no dead letter; they stand on {topic}")
+    return topic, int(parts[1]), int(parts[2])
+
+
+# --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def _inputs(settings: Settings) -> tuple[str, ...]:
+    return tuple(sorted({topic_set(settings).name("actions"), *settings.sources}))
+
+
+def _since_ms(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return int(time.time() * 1000) - duration_ms(text)
+    except ValueError as error:
+        raise UsageError(f"--since: {error}") from None
+
+
+def _print(text: str, style: str | None = None) -> None:
+    out.print(text, style=style, markup=False, soft_wrap=True)

@@ -1,0 +1,530 @@
+"""`hitl demo`: a broker, a router and agents that never were, in one process tree; watched, drained, and counted.
+
+In this order, and taken down in the reverse:
+1. a directory of its own for state, keys and logs, and a guard that removes it should this process be killed;
+2. a broker (or somebody's Kafka, under a prefix that goes afterwards), topics, keys;
+3. the router as a child process; `demo.json`, so that `hitl` in a second terminal finds all this;
+4. a reader of every topic, then the agents, until their time is up or a signal comes;
+5. silence: every action has its answer, or `DRAIN_SECONDS_MAX` are over;
+6. the router stops, and what the topics hold is verified.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from hitl_stream.client import Publisher
+from hitl_stream.core.errors import BrokenError, UnreachableError, UsageError
+from hitl_stream.core.ledger import Report as Ledger
+from hitl_stream.core.policy.compile import compile_policy
+from hitl_stream.dev.broker import Broker, BrokerChoice, External, Kind, _start_guard, find, free_ports
+from hitl_stream.dev.screen import Place, View, Watcher
+from hitl_stream.dev.simulator import Scenario, Simulation, Summary, drive
+from hitl_stream.dev.tally import Tally
+from hitl_stream.lane import admin
+from hitl_stream.lane.verify import Verifying, verify
+from hitl_stream.wire import seal
+from hitl_stream.wire.policy_file import parse
+from hitl_stream.wire.topics import ROUTER_TOPICS, TopicSet
+
+PARTITIONS = 4
+METRICS_PORT = 9464
+"""The usual one if it is free: Prometheus as we configure it looks there."""
+KINDS: tuple[Kind, ...] = ("noida", "jar")
+"""The one that starts in a tenth of a second first."""
+LOOK_SECONDS = 0.1
+READY_SECONDS_MAX = 30.0
+"""Python starts, joins the group and opens its partitions in two, on two idle cores."""
+DRAIN_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 30.0
+POLL_MS = 50
+LOG_LINES_SHOWN = 12
+CONSERVED = "ok"
+POLICY = resources.files("hitl_stream.dev") / "policies" / "demo.yaml"
+
+# aiokafka has no types; as Any its calls pass under strict.
+_Consumer: Any = AIOKafkaConsumer
+_Admin: Any = AIOKafkaAdminClient
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run. `kafka` names a cluster of somebody else's; `state_dir` is where a second terminal looks.
+
+    `prefix` and `group` are those that the router will use: one that nobody else has, where the cluster is not ours.
+    """
+
+    seconds: float
+    rate: float
+    scenario: Scenario
+    seed: int
+    state_dir: Path
+    prefix: str
+    group: str
+    kafka: str | None = None
+    kind: Kind | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was seen, and whether every action has exactly one answer."""
+
+    tally: Tally
+    sent: int
+    seconds: float
+    broker: str
+    conservation: str
+
+    @property
+    def rate(self) -> float:
+        """Return actions published a second."""
+        return self.sent / self.seconds if self.seconds else 0.0
+
+    def data(self) -> dict[str, Any]:
+        """Return the report as plain data, for `--json`."""
+        tally = self.tally
+        outcomes = tally.of_outcome()
+        return {
+            "seconds": round(self.seconds, 3),
+            "broker": self.broker,
+            "rate": round(self.rate, 1),
+            "actions": tally.arrived,
+            "answered": tally.answered,
+            "outcomes": {name: n for name, n in outcomes.items() if name != "RECOMMEND"},
+            "classes": tally.of_class(),
+            "recommended": outcomes["RECOMMEND"],
+            "closed": dict(tally.closed),
+            "dead": dict(tally.dead),
+            "moved": tally.moved,
+            "audit": tally.audit,
+            "latency": {"p50_ms": tally.latency.quantile(0.50), "p99_ms": tally.latency.quantile(0.99)},
+            "conservation": self.conservation,
+        }
+
+
+async def demo(plan: Plan, watcher: Watcher) -> Report:
+    """Run it all, tell `watcher`, and return the report. SIGINT and SIGTERM end the run early; a second one, at once.
+
+    Raises:
+        UnreachableError: no broker can be had, or the given one is not there.
+        BrokenError: the router did not start, or ended by itself; its log is kept and named.
+    """
+    with _directory() as home, _announcing(plan.state_dir) as announce:
+        async with _broker(plan, watcher) as (kind, bootstrap):
+            topics = TopicSet(plan.prefix, PARTITIONS)
+            async with _topics(bootstrap, topics, keep=plan.kafka is None):
+                return await _run(plan, watcher, home, kind, bootstrap, topics, announce)
+
+
+async def _run(
+    plan: Plan, watcher: Watcher, home: Path, kind: str, bootstrap: str, topics: TopicSet, announce: _Announcement
+) -> Report:
+    settings = _settings(home, bootstrap, topics)
+    policy = parse(POLICY.read_text("utf-8"), "demo.yaml")
+    tally = Tally(policy.policy.classes)
+    metrics = f"http://127.0.0.1:{settings['metrics_port']}"
+    place = Place(
+        kind,
+        bootstrap,
+        topics.name("actions"),
+        f"{metrics}/metrics",
+        PARTITIONS,
+        plan.scenario,
+        plan.rate,
+        plan.seconds,
+    )
+    async with _router(settings, home) as router:
+        started = time.monotonic()
+        await _ready(router, metrics, home)
+        watcher.said(f"router     ready after {time.monotonic() - started:.1f} s, {place.metrics}")
+        announce.write(settings)
+        with _stopping() as stop:
+            async with _reading(bootstrap, topics, tally) as reader:
+                sent = await _watch(plan, watcher, place, tally, reader, router, home, stop)
+        code = await _end(router)
+    if code:
+        raise BrokenError(f"the router ended with exit code {code}\n{_log_end(home)}")
+    watcher.said("verifying  what the topics hold")
+    window_ms = compile_policy(policy.policy, policy.digest, time.time_ns() // 1_000_000).reach.ids_ms
+    what = Verifying(
+        {"bootstrap_servers": bootstrap},
+        topics,
+        plan.group,
+        (topics.name("actions"),),
+        keys=seal.read_keys(Path(settings["keys_dir"]), "seal-router"),
+        deep=True,
+        window_ms=window_ms,
+    )
+    conservation = _judged(await verify(what), tally)
+    return Report(tally, sent.sent, sent.seconds, kind, conservation)
+
+
+async def _watch(
+    plan: Plan,
+    watcher: Watcher,
+    place: Place,
+    tally: Tally,
+    reader: _Reader,
+    router: asyncio.subprocess.Process,
+    home: Path,
+    stop: asyncio.Event,
+) -> Summary:
+    """Let the agents act, show it, then wait until everything is answered."""
+    started = time.monotonic()
+    tally.start(started)
+    agents = asyncio.ensure_future(_agents(plan, place))
+    try:
+        while not agents.done() and not stop.is_set():
+            _still_there(router, reader, home)
+            watcher.shown(View(place, tally, tally.look(time.monotonic()), time.monotonic() - started, "running"))
+            await asyncio.wait((agents,), timeout=LOOK_SECONDS)
+    finally:
+        agents.cancel()
+        with suppress(asyncio.CancelledError):
+            sent = await agents
+    until = time.monotonic() + DRAIN_SECONDS_MAX
+    while time.monotonic() < until and (tally.waiting or not await reader.at_the_end()):
+        _still_there(router, reader, home)
+        watcher.shown(View(place, tally, tally.look(time.monotonic()), time.monotonic() - started, "draining"))
+        await asyncio.sleep(LOOK_SECONDS)
+    return sent
+
+
+async def _agents(plan: Plan, place: Place) -> Summary:
+    async with Publisher(place.bootstrap, topic=place.actions) as publisher:
+        now_ms = time.time_ns() // 1_000_000
+        stream = Simulation(
+            plan.seed, plan.scenario, plan.rate, now_ms, seconds=plan.seconds, partitions=publisher.partitions
+        )
+        latest: list[Summary] = []
+        try:
+            return await drive(stream, publisher, seed=plan.seed, on_progress=latest.append)
+        except asyncio.CancelledError:
+            return latest[-1] if latest else Summary(0, {}, 0.0, 0.0)
+
+
+# --- 1. a directory, and word of it -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    """Give a directory that goes with the demo, however that ends; one that failed leaves its logs."""
+    home = Path(tempfile.mkdtemp(prefix="hitl-demo-"))
+    guard = _start_guard(str(home))
+    failed = False
+    try:
+        yield home
+    except BrokenError:
+        failed = True
+        raise
+    finally:
+        if guard.stdin is not None:
+            with suppress(BrokenPipeError):
+                guard.stdin.write(b"done\n")
+                guard.stdin.close()
+        guard.wait()
+        if not failed:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+class _Announcement:
+    """`demo.json`: the process and its settings, as `settings` reads them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written = False
+
+    def write(self, settings: dict[str, Any]) -> None:
+        """Write it in one step: a reader finds it whole or not at all."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        part.write_bytes(orjson.dumps({"pid": os.getpid(), "settings": settings}))
+        part.replace(self.path)
+        self.written = True
+
+    def remove(self) -> None:
+        """Take it back, if it is still ours."""
+        if self.written and _pid_in(self.path) == os.getpid():
+            self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _announcing(state_dir: Path) -> Iterator[_Announcement]:
+    path = state_dir / "demo.json"
+    other = _pid_in(path)
+    if other and _alive(other):
+        raise UsageError(
+            f"a demo runs already (process {other}, {path}); end it with Ctrl-C in its terminal, "
+            "or give this one another HITL_STATE_DIR"
+        )
+    announcement = _Announcement(path)
+    try:
+        yield announcement
+    finally:
+        announcement.remove()
+
+
+def _pid_in(path: Path) -> int:
+    try:
+        return int(orjson.loads(path.read_bytes())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError, OverflowError):
+        return False
+    return pid > 0
+
+
+# --- 2. broker, topics, keys ------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _broker(plan: Plan, watcher: Watcher) -> AsyncIterator[tuple[str, str]]:
+    choice = _choose(plan)
+    broker: Broker = choice.broker()
+    started = time.monotonic()
+    if plan.kafka is None:
+        watcher.said(f"broker     {choice.kind}, starting …")
+    async with broker:
+        watcher.said(f"broker     {choice.kind} at {broker.bootstrap} after {time.monotonic() - started:.1f} s")
+        yield choice.kind, broker.bootstrap
+
+
+def _choose(plan: Plan) -> BrokerChoice:
+    if plan.kafka is not None:
+        return BrokerChoice(External(plan.kafka))
+    reasons = []
+    for kind in (plan.kind,) if plan.kind else KINDS:
+        found = find(kind)
+        if isinstance(found, BrokerChoice):
+            return found
+        reasons.append(found.reason)
+    raise UnreachableError(
+        f"no broker can be started here: {'; '.join(reasons)}. Install one, or name yours with --kafka HOST:PORT"
+    )
+
+
+@asynccontextmanager
+async def _topics(bootstrap: str, topics: TopicSet, *, keep: bool) -> AsyncIterator[None]:
+    """Make the topics; in somebody else's cluster, take them away afterwards."""
+    client = {"bootstrap_servers": bootstrap}
+    await admin.apply(client, topics, ROUTER_TOPICS)
+    try:
+        yield
+    finally:
+        if not keep:
+            remover = _Admin(**client)
+            try:
+                await remover.start()
+                await remover.delete_topics([topics.name(name) for name in ROUTER_TOPICS])
+            finally:
+                await remover.close()
+
+
+def _settings(home: Path, bootstrap: str, topics: TopicSet) -> dict[str, Any]:
+    keys = home / "keys"
+    seal.create_key(keys, "seal-router", "r1")
+    seal.create_key(keys, "sample", "s1")
+    copy = home / "demo.yaml"
+    copy.write_text(POLICY.read_text("utf-8"), "utf-8")
+    return {
+        "kafka": bootstrap,
+        "prefix": topics.prefix,
+        "partitions": topics.partitions,
+        "policy": str(copy),
+        "state_dir": str(home / "state"),
+        "keys_dir": str(keys),
+        "metrics_port": _free(METRICS_PORT),
+    }
+
+
+def _free(port: int) -> int:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+            return port
+        except OSError:
+            return free_ports(1)[0]
+
+
+# --- 3. the router ----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _router(settings: dict[str, Any], home: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    # Nothing else may speak to it: neither HITL_ variables nor a hitl.toml where the demo was called.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("HITL_")}
+    with (home / "router.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hitl_stream", "run", "router", *flags, "--log-format", "json"),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=home,
+            env=environ,
+            start_new_session=True,  # Ctrl-C is for us: the router stops when everything is answered
+        )
+    guard = _start_guard("")
+    assert guard.stdin is not None
+    guard.stdin.write(b"%d\n" % process.pid)
+    guard.stdin.flush()
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        guard.stdin.write(b"done\n")
+        guard.stdin.close()
+        guard.wait()
+
+
+async def _ready(router: asyncio.subprocess.Process, metrics: str, home: Path) -> None:
+    until = time.monotonic() + READY_SECONDS_MAX
+    async with aiohttp.ClientSession() as session:
+        while time.monotonic() < until:
+            if router.returncode is not None:
+                raise BrokenError(f"the router did not start (exit {router.returncode})\n{_log_end(home)}")
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with session.get(f"{metrics}/readyz", timeout=aiohttp.ClientTimeout(total=1)) as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(LOOK_SECONDS)
+    raise BrokenError(f"the router was not ready within {READY_SECONDS_MAX:g} s\n{_log_end(home)}")
+
+
+def _still_there(router: asyncio.subprocess.Process, reader: _Reader, home: Path) -> None:
+    if router.returncode is not None:
+        raise BrokenError(f"the router ended by itself (exit {router.returncode})\n{_log_end(home)}")
+    if reader.task is not None and reader.task.done():
+        reader.task.result()
+
+
+async def _end(router: asyncio.subprocess.Process) -> int:
+    with suppress(ProcessLookupError):
+        router.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS_MAX):
+            return await router.wait()
+    except TimeoutError:
+        router.kill()
+        return await router.wait()
+
+
+def _log_end(home: Path) -> str:
+    path = home / "router.log"
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines()[-LOG_LINES_SHOWN:]
+    except OSError:
+        lines = []
+    return "\n".join([f"its log, {path}, ends:", *(f"  {line[:400]}" for line in lines or ["(empty)"])])
+
+
+# --- 4. reading -------------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Feeds every committed record of the router's topics to the tally."""
+
+    def __init__(self, consumer: Any, topics: TopicSet, tally: Tally) -> None:
+        self.consumer = consumer
+        self.tally = tally
+        self.names = {topics.name(name): name for name in ROUTER_TOPICS}
+        self.parts = [TopicPartition(topic, n) for topic in self.names for n in range(topics.partitions)]
+        self.task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Read for ever."""
+        while True:
+            found = await self.consumer.getmany(timeout_ms=POLL_MS)
+            now_ms = time.time_ns() // 1_000_000
+            for tp, records in found.items():
+                self.tally.take(self.names[tp.topic], records, now_ms)
+
+    async def at_the_end(self) -> bool:
+        """Say whether nothing committed is left to read."""
+        ends = await self.consumer.end_offsets(self.parts)
+        return all([await self.consumer.position(tp) >= end for tp, end in ends.items()])
+
+
+@asynccontextmanager
+async def _reading(bootstrap: str, topics: TopicSet, tally: Tally) -> AsyncIterator[_Reader]:
+    consumer = _Consumer(
+        bootstrap_servers=bootstrap,
+        group_id=None,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        fetch_max_wait_ms=POLL_MS,
+    )
+    await consumer.start()
+    try:
+        reader = _Reader(consumer, topics, tally)
+        consumer.assign(reader.parts)
+        await consumer.seek_to_beginning(*reader.parts)
+        reader.task = asyncio.ensure_future(reader.run())
+        try:
+            yield reader
+        finally:
+            reader.task.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader.task
+    finally:
+        await consumer.stop()
+
+
+# --- 5. and 6. the end ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _stopping() -> Iterator[asyncio.Event]:
+    """Give an event that the first signal sets; a second one cancels the task that asked."""
+    loop, stop, asker = asyncio.get_running_loop(), asyncio.Event(), asyncio.current_task()
+
+    def told() -> None:
+        if stop.is_set() and asker is not None:
+            asker.cancel()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _judged(found: Ledger, tally: Tally) -> str:
+    """Say "ok", or what is wrong: with the topics, or between them and the screen."""
+    wrong = [f"{one.invariant}: {one.what} ({', '.join(one.places)})" for one in found.violations[:3]]
+    if pending := found.counts["pending"]:
+        wrong.append(f"{pending} actions have no answer")
+    if found.conservation != CONSERVED:
+        wrong.append(found.conservation)
+    if found.counts["inputs"] != (seen := tally.arrived + tally.moved):
+        wrong.append(f"{found.counts['inputs']} records are on the action topic, {seen} were seen here")
+    return "; ".join(wrong) or CONSERVED

@@ -1,0 +1,96 @@
+"""JSON Schemas of the records and an AsyncAPI document of the topics, made from the definitions the code decodes with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hitl_stream.core.action import ACTION_BYTES_MAX, Action
+from hitl_stream.wire import records
+from hitl_stream.wire.topics import TABLE, Topic
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+ASYNCAPI = "3.0.0"
+DECISION_TOPICS = ("execute", "review", "escalation", "review.seeded", "recommendations", "held")
+RECORDS: dict[str, type[msgspec.Struct]] = {
+    "action": Action,
+    "decision": records.Decision,
+    "closed": records.Closed,
+    "via": records.Via,
+}
+"""The records that are written today, by the name of their schema file."""
+MESSAGES = {"actions": "action", "closed": "closed", **dict.fromkeys(DECISION_TOPICS, "decision")}
+"""Which record a topic carries."""
+
+
+def json_schema(name: str) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of one record."""
+    (schema,), components = msgspec.json.schema_components([RECORDS[name]], ref_template="#/$defs/{name}")
+    root = components.pop(schema["$ref"].rpartition("/")[2])
+    # A raw member is the action as it came; its own schema stands in a file of its own.
+    if "action" in root.get("properties", {}):
+        root["properties"]["action"] = {"$ref": "action.json"}
+    return {"$schema": DIALECT, "$id": f"{name}.json", **root, **({"$defs": components} if components else {})}
+
+
+def asyncapi(version: str, prefix: str = "hitl.") -> dict[str, Any]:
+    """Return an AsyncAPI document of every topic: who writes, who reads, for how long, and which record it carries."""
+    channels, operations = {}, {}
+    for name, topic in TABLE.items():
+        key = name.replace(".", "_")
+        channels[key] = _channel(prefix, topic)
+        for action, roles in (("send", topic.written_by), ("receive", topic.read_by)):
+            operations[f"{action}_{key}"] = {
+                "action": action,
+                "channel": {"$ref": f"#/channels/{key}"},
+                "summary": roles,
+            }
+    return {
+        "asyncapi": ASYNCAPI,
+        "info": {
+            "title": "hitl-stream",
+            "version": version,
+            "license": {"name": "Apache-2.0"},
+            "description": "Every proposed action is an event; each ends exactly once on one of these topics.",
+        },
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": {name: _message(name) for name in (*RECORDS, "dead")}},
+    }
+
+
+def _channel(prefix: str, topic: Topic) -> dict[str, Any]:
+    message = MESSAGES.get(topic.name, "dead" if topic.name == "dlq" else None)
+    return {
+        "address": prefix + topic.name,
+        "description": f"Written by {topic.written_by}; read by {topic.read_by}.",
+        "messages": {message: {"$ref": f"#/components/messages/{message}"}} if message else {},
+        "bindings": {
+            "kafka": {
+                "topicConfiguration": {
+                    "cleanup.policy": topic.cleanup.split(","),
+                    "retention.ms": topic.retention_ms,
+                    "max.message.bytes": topic.bytes_max,
+                },
+                **({"partitions": topic.partitions} if topic.partitions else {}),
+            }
+        },
+    }
+
+
+def _message(name: str) -> dict[str, Any]:
+    if name == "dead":
+        own = (records.ERROR_HEADER, records.WHY_HEADER, records.SOURCE_HEADER, records.APPENDED_HEADER,
+               records.BY_HEADER)  # fmt: skip
+        headers = {"type": "object", "required": list(own), "properties": {header: {"type": "string"} for header in own}}
+        return {"summary": "A record that could not be read, as it came.", "headers": headers}
+    summary = (RECORDS[name].__doc__ or "").partition("\n")[0]
+    message: dict[str, Any] = {
+        "summary": summary,
+        "contentType": "application/json",
+        "payload": {"$ref": f"schemas/{name}.json"},
+    }
+    if name == "action":
+        message["description"] = f"Bare JSON, or a CloudEvent; at most {ACTION_BYTES_MAX} bytes."
+    return message

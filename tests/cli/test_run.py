@@ -1,0 +1,133 @@
+"""`hitl run`: what is missing is said before anything starts, and a signal ends it in time."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hitl_stream.cli.run import KAFKA_SECONDS_MAX, ROLES
+from hitl_stream.lane import admin
+from hitl_stream.wire.topics import ROUTER_TOPICS, TopicSet
+from support.cli import POLICY, free_port, hitl, start, until_ready
+from support.kafka import running, within
+
+STOP_SECONDS_MAX = 5.0
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[str]:
+    with running("noida") as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """The state directory with keys in it."""
+    assert hitl(tmp_path, "keys", "seal").returncode == 0
+    return tmp_path
+
+
+def make_topics(kafka: str, prefix: str, partitions: int) -> None:
+    within(admin.apply({"bootstrap_servers": kafka}, TopicSet(prefix, partitions), ROUTER_TOPICS))
+
+
+@pytest.mark.parametrize(
+    ("roles", "said"), [(("chef",), "no role 'chef'"), ((), "no role given"), (("router", "x"), "'x'")]
+)
+def test_a_role_that_there_is_not_is_refused_with_the_list(tmp_path: Path, roles: tuple[str, ...], said: str):
+    done = hitl(tmp_path, "run", *roles)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert f"the roles are: {', '.join(ROLES)}" in done.stderr
+
+
+def test_without_a_policy_it_says_how_to_give_one(keys: Path):
+    done = hitl(keys, "run", "router")
+
+    assert done.returncode == 2
+    assert "--policy FILE" in done.stderr
+
+
+def test_without_keys_it_says_how_to_make_them(tmp_path: Path):
+    done = hitl(tmp_path, "run", "router", "--policy", str(POLICY))
+
+    assert done.returncode == 2
+    assert "hitl keys seal" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_kafka_that_does_not_answer_ends_it_soon_with_what_to_try(keys: Path):
+    started = time.monotonic()
+    nobody = f"127.0.0.1:{free_port()}"
+    done = hitl(keys, "run", "router", "--policy", str(POLICY), "--kafka", nobody, "--log-format", "json")
+
+    assert done.returncode == 4
+    assert KAFKA_SECONDS_MAX - 1 < time.monotonic() - started < KAFKA_SECONDS_MAX + 6
+    assert f"Kafka was not reached at {nobody}" in done.stderr
+    assert "HITL_KAFKA" in done.stderr
+    (waiting,) = [row for row in map(json.loads, done.stdout.splitlines()) if row["event"] == "waiting for kafka"]
+    assert waiting["kafka"] == nobody, "it says early what it waits for"
+
+
+def test_without_topics_it_names_the_command_that_makes_them(keys: Path, kafka: str):
+    flags = ("--kafka", kafka, "--prefix", "absent.", "--partitions", "2")
+    done = hitl(keys, "run", "router", "--policy", str(POLICY), *flags)
+
+    assert done.returncode == 2
+    assert "topic absent.actions is not there, expected 2 partitions" in done.stderr
+    assert f"hitl topics apply --kafka {kafka} --prefix absent. --partitions 2" in done.stderr
+
+
+def test_the_named_command_makes_what_was_missing(keys: Path, kafka: str):
+    flags = ("--kafka", kafka, "--prefix", "made.", "--partitions", "2")
+    assert hitl(keys, "topics", "apply", *flags).returncode == 0
+
+    run = (*flags, "--policy", str(POLICY), "--metrics-port", port := str(free_port()))
+    process = start(keys, "run", "router", *run)
+    until_ready(process, int(port))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_another_number_of_partitions_is_refused(keys: Path, kafka: str):
+    make_topics(kafka, "three.", 3)
+    flags = ("--kafka", kafka, "--prefix", "three.", "--partitions", "4")
+    done = hitl(keys, "run", "router", "--policy", str(POLICY), *flags)
+
+    assert done.returncode == 2
+    assert "topic three.actions has 3 partitions, expected 4" in done.stderr
+    assert "--partitions 3" in done.stderr
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_time_and_in_order(keys: Path, kafka: str, told: signal.Signals):
+    make_topics(kafka, "ends.", 2)
+    port = free_port()
+    flags = ("--kafka", kafka, "--prefix", "ends.", "--partitions", "2", "--metrics-port", str(port))
+    process = start(keys, "run", "router", "--policy", str(POLICY), *flags)
+    until_ready(process, port)
+
+    started = time.monotonic()
+    process.send_signal(told)
+    out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 0, (out, err)
+    assert time.monotonic() - started < STOP_SECONDS_MAX
+    assert json.loads(out.splitlines()[-1])["event"] == "stopped"
+
+
+def test_a_port_that_is_taken_is_a_setting_to_mend(keys: Path, kafka: str):
+    make_topics(kafka, "port.", 1)
+    port = kafka.rpartition(":")[2]
+    flags = ("--kafka", kafka, "--prefix", "port.", "--partitions", "1", "--metrics-port", port)
+    done = hitl(keys, "run", "router", "--policy", str(POLICY), *flags)
+
+    assert done.returncode == 2
+    assert "--metrics-port" in done.stderr

@@ -1,0 +1,146 @@
+"""`hitl demo`, from outside: one command, a whole pipeline, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.cli import POLL_SECONDS, hitl, processes_of, start
+from support.kafka import require
+
+RATE = 300
+GONE_SECONDS_MAX = 10.0
+START_SECONDS_MAX = 60.0
+
+
+@pytest.fixture(autouse=True)
+def noida() -> None:
+    require("noida")
+
+
+def until(done: Callable[[], object], seconds_max: float) -> None:
+    deadline = time.monotonic() + seconds_max
+    while not done():
+        assert time.monotonic() < deadline, f"not within {seconds_max:g} s"
+        time.sleep(POLL_SECONDS)
+
+
+def announced(state: Path) -> Path:
+    return state / "state" / "demo.json"
+
+
+def running(state: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start a demo and wait until a second terminal would find it."""
+    process = start(state, "demo", "--seconds", "300", "--broker", "noida", *arguments)
+    until(lambda: announced(state).exists() or process.poll() is not None, START_SECONDS_MAX)
+    assert process.poll() is None, process.communicate()
+    return process
+
+
+def assert_nothing_left(state: Path) -> None:
+    until(lambda: not processes_of(state), GONE_SECONDS_MAX)
+    until(lambda: not list((state / "tmp").glob("hitl-*")), GONE_SECONDS_MAX)
+    assert not announced(state).exists()
+
+
+@pytest.mark.slow
+def test_a_stranger_sees_every_answer_within_seconds_and_nothing_is_lost(tmp_path: Path):
+    done = hitl(tmp_path, "demo", "--seconds", "8", "--rate", str(RATE), "--json")
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["conservation"] == "ok"
+    assert report["rate"] >= 200
+    assert report["answered"] == report["actions"] == RATE * 8
+    assert all(report["outcomes"][name] for name in ("EXECUTE", "REVIEW", "ESCALATE", "REFUSE"))
+    assert report["recommended"]
+    assert report["dead"]
+    assert report["moved"]
+    assert 0 < report["latency"]["p50_ms"] <= report["latency"]["p99_ms"]
+    assert (report["broker"], round(report["seconds"])) == ("noida", 8)
+    assert sum(sum(counts.values()) for counts in report["classes"].values()) + sum(report["dead"].values()) == RATE * 8
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_with_a_summary_and_nothing_left(tmp_path: Path):
+    process = running(tmp_path, "--json")
+    settings = json.loads(announced(tmp_path).read_text())["settings"]
+    assert json.loads(announced(tmp_path).read_text())["pid"] == process.pid
+    time.sleep(2)  # let some actions through: what is drained must be more than nothing
+
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 0, err
+    report = json.loads(out.splitlines()[-1])
+    assert report["conservation"] == "ok"
+    assert report["answered"] == report["actions"] > 0
+    assert not Path(settings["state_dir"]).exists()
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_second_terminal_finds_it_and_a_second_demo_is_refused(tmp_path: Path):
+    process = running(tmp_path)
+    try:
+        shown = json.loads(hitl(tmp_path, "config", "show", "--json").stdout)
+        assert shown["kafka"]["source"] == f"demo {announced(tmp_path)}"
+        second = hitl(tmp_path, "demo")
+        assert second.returncode == 2
+        assert "a demo runs already" in second.stderr
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_it_takes_everything_with_it_when_it_is_killed(tmp_path: Path):
+    process = running(tmp_path)
+
+    process.kill()
+    process.communicate()
+
+    until(lambda: not processes_of(tmp_path), GONE_SECONDS_MAX)
+    until(lambda: not list((tmp_path / "tmp").glob("hitl-*")), GONE_SECONDS_MAX)
+    found = json.loads(hitl(tmp_path, "config", "show", "--json").stdout)
+    assert found["kafka"]["source"] == "default", "a demo.json whose process is gone is ignored"
+
+
+@pytest.mark.slow
+def test_a_router_that_dies_ends_the_demo_with_its_log(tmp_path: Path):
+    process = running(tmp_path)
+    (router,) = (pid for pid, line in _pids(tmp_path) if "run router" in line)
+
+    os.kill(router, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 6
+    assert "the router ended by itself (exit -9)" in err
+    log = next(word.rstrip(",") for word in err.split() if word.endswith("router.log,"))
+    assert Path(log).is_file()
+    until(lambda: not processes_of(tmp_path), GONE_SECONDS_MAX)
+    assert not announced(tmp_path).exists()
+
+
+def test_a_kafka_that_is_not_there_is_said_at_once(tmp_path: Path):
+    done = hitl(tmp_path, "demo", "--broker", "jar", env={"PATH": "/nonexistent"})
+
+    assert done.returncode == 4
+    assert "no broker can be started here: jar: no java" in done.stderr
+    assert "--kafka HOST:PORT" in done.stderr
+
+
+def _pids(directory: Path) -> list[tuple[int, str]]:
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    lines = [line.strip().partition(" ") for line in listed.splitlines()[1:]]
+    return [(int(pid), text) for pid, _, text in lines if str(directory) in text]
