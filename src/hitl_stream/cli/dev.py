@@ -323,9 +323,9 @@ def run_broker(*, kind: Literal["jar", "noida"] | None = None, port: int = 0, fe
         raise UnreachableError(f"no broker can be started here: {choice.reason}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), choice.broker(port=port, jvm="full") as broker:
-        print(broker.bootstrap, flush=True)
         say(f"{broker.kind}, log {broker.log_path}; Ctrl-C stops it")
         say(f"In another terminal: export HITL_KAFKA={broker.bootstrap}")
+        print(broker.bootstrap, flush=True)  # last: who waits for this line may signal at once
         code = broker.wait()
         raise UnreachableError(f"the {broker.kind} broker at {broker.bootstrap} ended by itself (exit {code})")
     return 0
