@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.make import action_bytes, change, make_action
 
 from hitl_stream.core.action import EVIDENCE_MAX, FLAGS_MAX, LEGS_MAX, NOWHERE, NUMBER, Entity, accounts_of, entity_of
 from hitl_stream.wire.codec import Decoded, Undecodable, decode_bytes
+from support.make import action_bytes, change, make_action
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.make import make_action, make_policy, post
 
 from hitl_stream.core.fields import ABSENT, FieldError, raw_reader, reader
+from support.make import make_action, make_policy, post
 
 POLICY = make_policy(
     fields={

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from support.make import NOW_MS, change, make_action
 
 from hitl_stream.core.history import NOTHING, History, recall
 from hitl_stream.core.window import NORM_VALUES_MIN, Draft, Reach, Window
+from support.make import NOW_MS, change, make_action
 
 HOUR = 3_600_000
 MINUTE = 60_000

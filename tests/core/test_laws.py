@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.make import change, decide, gate, make_action, make_policy
 
 from hitl_stream.core.events import Outcome
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.route import Route
+from support.make import change, decide, gate, make_action, make_policy
 
 KINDS = ("bid.adjust", "budget.reallocate", "post.own", "post.publish", "firstline.send", "draft.internal", "email.reply")
 FIELDS = {"context.n": "number", "context.ok": "flag", "context.tags": "list", "context.sum": "money"}

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from support.make import change, decide, make_action, make_policy, rules
 
 from hitl_stream.core.action import Change, Entity
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.quantity import UndefinedError, exceeds, in_currency, measure, shown, unbalanced
+from support.make import change, decide, make_action, make_policy, rules
 
 RATES = {"USD": Decimal("0.92"), "GBP": Decimal("1.17")}
 DECIMALS = st.decimals(min_value=Decimal("-1e12"), max_value=Decimal("1e12"), places=6).map(lambda d: f"{d:f}")

@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hitl_stream.core.events import Level, Outcome
+from hitl_stream.core.history import NOTHING, recall
+from hitl_stream.core.reasons import Reason
+from hitl_stream.core.route import UNSCORED, Approval, recommends, route, unrouted
 from support.make import (
     FAULT,
     NOW_MS,
@@ -21,11 +26,6 @@ from support.make import (
     queues,
     rules,
 )
-
-from hitl_stream.core.events import Level, Outcome
-from hitl_stream.core.history import NOTHING, recall
-from hitl_stream.core.reasons import Reason
-from hitl_stream.core.route import UNSCORED, Approval, recommends, route, unrouted
 
 EXECUTE, REVIEW, ESCALATE, REFUSE = Outcome.EXECUTE, Outcome.REVIEW, Outcome.ESCALATE, Outcome.REFUSE
 MOVE: dict[str, Any] = {"type": "budget.reallocate"}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.make import NOW_MS, change, decide, make_action, make_policy, make_window, post, queues, rules
 
 from hitl_stream.core.events import Outcome
 from hitl_stream.core.history import recall
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.route import Route
 from hitl_stream.core.window import NORM_VALUES_MIN
+from support.make import NOW_MS, change, decide, make_action, make_policy, make_window, post, queues, rules
 
 EUR = "EUR"
 UP = {"signal": "roas", "value": 3.0, "before": 2.0, "better": "up"}

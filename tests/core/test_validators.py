@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.make import FAULT, LINE, make_action, make_policy, post
 
 from hitl_stream.core.fields import FieldError
 from hitl_stream.core.policy.model import TEXT_LENGTH_MAX
 from hitl_stream.core.validators import Fault, Finding, PluginError, checker, plugin_of
+from support.make import FAULT, LINE, make_action, make_policy, post
 
 FIELD = {"field": "content.text", "error": "tone"}
 

@@ -130,12 +130,24 @@ def test_a_window_is_full_when_the_ids_of_all_windows_reach_the_budget() -> None
     one, other = Window(REACH, budget), Window(REACH, budget)
     claim(one, b"a", START)
     draft = at(other, START)
-    assert not draft.full
-    draft.claim(b"b", b"stamp")
-    assert draft.full
+    assert draft.claim(b"b", b"stamp")
+    assert not draft.claim(b"c", b"stamp")
+    assert draft.earlier(b"c") is None
     other.apply(draft)
     assert budget.full
-    assert at(one, START).full
+    assert not at(one, START).claim(b"c", b"stamp")
+
+
+def test_an_id_of_the_past_is_remembered_even_where_there_is_no_room() -> None:
+    """Otherwise a partition that moves to a full process would take its duplicates for new."""
+    where = window(limit=1)
+    draft = at(where, START)
+    draft.remember(b"a", b"stamp")
+    draft.remember(b"b", b"stamp")
+    where.apply(draft)
+    assert at(where, START + IDS_MS).earlier(b"a") == b"stamp"
+    assert at(where, START + IDS_MS).earlier(b"b") == b"stamp"
+    assert where.budget.used == 2
 
 
 def test_a_window_that_is_given_up_returns_its_ids_to_the_budget() -> None:

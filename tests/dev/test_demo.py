@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from support.cli import POLL_SECONDS, hitl, processes_of, start
-from support.kafka import require
+from support.kafka import require, within
+from support.kafka import running as running_broker
 
 RATE = 300
 GONE_SECONDS_MAX = 10.0
@@ -132,12 +134,33 @@ def test_a_router_that_dies_ends_the_demo_with_its_log(tmp_path: Path):
     assert not announced(tmp_path).exists()
 
 
-def test_a_kafka_that_is_not_there_is_said_at_once(tmp_path: Path):
+def test_without_a_broker_it_says_which_ones_there_could_be(tmp_path: Path):
     done = hitl(tmp_path, "demo", "--broker", "jar", env={"PATH": "/nonexistent"})
 
     assert done.returncode == 4
     assert "no broker can be started here: jar: no java" in done.stderr
     assert "--kafka HOST:PORT" in done.stderr
+
+
+@pytest.mark.slow
+def test_on_somebodys_cluster_it_takes_its_topics_away_again(tmp_path: Path):
+    with running_broker("noida") as broker:
+        done = hitl(tmp_path, "demo", "--seconds", "2", "--kafka", broker.bootstrap, "--json")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout.splitlines()[-1])
+        assert (report["broker"], report["conservation"]) == ("external", "ok")
+        left = json.loads(hitl(tmp_path, "topics", "plan", "--kafka", broker.bootstrap, "--json").stdout)["topics"]
+        assert {row["state"] for row in left} == {"absent"}
+        assert not within(all_topics(broker.bootstrap))
+
+
+async def all_topics(bootstrap: str) -> list[str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        return [name for name in await admin.list_topics() if not name.startswith("__")]
+    finally:
+        await admin.close()
 
 
 def _pids(directory: Path) -> list[tuple[int, str]]:

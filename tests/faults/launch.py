@@ -177,7 +177,7 @@ def main() -> None:
     plant = os.environ.pop("HITL_PLANT", "")
     if plant:
         PLANTS[plant]()
-    from hitl_stream.cli import main as cli
+    from hitl_stream.cli.main import main as cli
 
     sys.argv[1:] = ["run", "router"]
     sys.exit(cli())

@@ -180,7 +180,7 @@ async def place(topics: Topics, partitions: int = 1, inputs: int = 1) -> Place:
     """Make the topics of one test."""
     names = tuple(f"{topics.prefix}in{n}" for n in range(inputs))
     out, dlq, changelog = f"{topics.prefix}out", f"{topics.prefix}dlq", f"{topics.prefix}changelog"
-    mib = {name: 4 for name in names} | {out: 1, dlq: 6}
+    mib = dict.fromkeys(names, 4) | {out: 1, dlq: 6}
     wanted = {name: (partitions, APPEND_TIME | {"max.message.bytes": str(n * MIB)}) for name, n in mib.items()}
     await create_topics(topics.bootstrap, wanted | {changelog: (partitions, COMPACT)})
     return Place(topics.bootstrap, topics.prefix, names, out, dlq, changelog)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.make import action_bytes, action_dict, change, make_action, post
 
 from hitl_stream.core.action import ACTION_BYTES_MAX, DEPTH_MAX
 from hitl_stream.core.events import ErrorClass
 from hitl_stream.wire.codec import Decoded, Header, Undecodable, decode, decode_bytes
+from support.make import action_bytes, action_dict, change, make_action, post
 
 GOOD = action_bytes()
 STRUCTURED: list[Header] = [("content-type", b"application/cloudevents+json; charset=utf-8")]

@@ -7,13 +7,13 @@ from pathlib import Path
 import jsonschema
 import orjson
 import pytest
-from support.make import FakeRecord, action_bytes, make_router
 
 from hitl_stream.core.window import IdBudget
 from hitl_stream.dev.schemas import files
 from hitl_stream.lane.step import Moment
 from hitl_stream.wire.schemas import asyncapi, json_schema
 from hitl_stream.wire.topics import TABLE
+from support.make import FakeRecord, action_bytes, make_router
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -4,9 +4,3 @@ Exit codes of every command: 0 done · 1 the check found something · 2 usage, o
 3 appended, not yet effective · 4 Kafka not reached, nothing written · 5 refused (right, signature, ceiling) ·
 6 an internal error · 130 interrupted. With `--json`: one object on stdout; everything else goes to stderr.
 """
-
-from __future__ import annotations
-
-from hitl_stream.cli.main import main
-
-__all__ = ["main"]

@@ -20,4 +20,4 @@ def emit(result: Any) -> None:
 
 def say(text: str) -> None:
     """Print a line for people, to stderr."""
-    err.print(text, markup=False)
+    err.print(text, markup=False, soft_wrap=True)

@@ -243,6 +243,11 @@ class Draft:
         self.added += 1
         return True
 
+    def remember(self, identity: bytes, stamp: bytes) -> None:
+        """Remember an id of the past, whether there is room or not: what was admitted once is never forgotten."""
+        self._now[identity] = stamp
+        self.added += 1
+
     def deviation(self, who: AgentClass, value: float) -> float | None:
         """Return the robust z-score of what an agent does now, None where too little is known; and remember it.
 

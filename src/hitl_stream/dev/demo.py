@@ -36,7 +36,7 @@ from hitl_stream.client import Publisher
 from hitl_stream.core.errors import BrokenError, UnreachableError, UsageError
 from hitl_stream.core.ledger import Report as Ledger
 from hitl_stream.core.policy.compile import compile_policy
-from hitl_stream.dev.broker import Broker, BrokerChoice, External, Kind, _start_guard, find, free_ports
+from hitl_stream.dev.broker import BrokerChoice, Kind, _start_guard, find, free_ports, ready
 from hitl_stream.dev.screen import Place, View, Watcher
 from hitl_stream.dev.simulator import Scenario, Simulation, Summary, drive
 from hitl_stream.dev.tally import Tally
@@ -51,6 +51,8 @@ METRICS_PORT = 9464
 """The usual one if it is free: Prometheus as we configure it looks there."""
 KINDS: tuple[Kind, ...] = ("noida", "jar")
 """The one that starts in a tenth of a second first."""
+KAFKA_SECONDS_MAX = 10.0
+"""A cluster that runs answers in one; ours are given longer, since they start."""
 LOOK_SECONDS = 0.1
 READY_SECONDS_MAX = 30.0
 """Python starts, joins the group and opens its partitions in two, on two idle cores."""
@@ -110,7 +112,7 @@ class Report:
             "actions": tally.arrived,
             "answered": tally.answered,
             "outcomes": {name: n for name, n in outcomes.items() if name != "RECOMMEND"},
-            "classes": tally.of_class(),
+            "classes": {name: counts for name, counts in tally.of_class().items() if counts},
             "recommended": outcomes["RECOMMEND"],
             "closed": dict(tally.closed),
             "dead": dict(tally.dead),
@@ -303,21 +305,22 @@ def _alive(pid: int) -> bool:
 
 @asynccontextmanager
 async def _broker(plan: Plan, watcher: Watcher) -> AsyncIterator[tuple[str, str]]:
-    choice = _choose(plan)
-    broker: Broker = choice.broker()
-    started = time.monotonic()
-    if plan.kafka is None:
-        watcher.said(f"broker     {choice.kind}, starting …")
+    if plan.kafka is not None:
+        await ready(plan.kafka, seconds_max=KAFKA_SECONDS_MAX)
+        watcher.said(f"broker     yours at {plan.kafka}, topics {plan.prefix}*")
+        yield "external", plan.kafka
+        return
+    choice = _choose(plan.kind)
+    broker, started = choice.broker(), time.monotonic()
+    watcher.said(f"broker     {choice.kind}, starting …")
     async with broker:
         watcher.said(f"broker     {choice.kind} at {broker.bootstrap} after {time.monotonic() - started:.1f} s")
         yield choice.kind, broker.bootstrap
 
 
-def _choose(plan: Plan) -> BrokerChoice:
-    if plan.kafka is not None:
-        return BrokerChoice(External(plan.kafka))
+def _choose(wanted: Kind | None) -> BrokerChoice:
     reasons = []
-    for kind in (plan.kind,) if plan.kind else KINDS:
+    for kind in (wanted,) if wanted else KINDS:
         found = find(kind)
         if isinstance(found, BrokerChoice):
             return found

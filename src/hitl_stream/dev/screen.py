@@ -36,7 +36,7 @@ STYLES: Mapping[str, str] = {
     RECOMMEND: "cyan",
     DEAD: "bright_red",
 }
-FIGURES_WIDTH = 29
+FIGURES_WIDTH = 30
 
 
 class Place(Struct, frozen=True):
@@ -155,7 +155,7 @@ def screen(view: View, width: int, height: int) -> RenderableType:
     body = Table.grid(expand=True)
     body.add_column(ratio=1)
     body.add_column(width=FIGURES_WIDTH)
-    body.add_row(answers(view.tally, rows_max), _figures(view))
+    body.add_row(answers(view.tally, rows_max), _figures(view, min(classes, rows_max) + 2))
     parts: list[RenderableType] = [_title(view), _rule("every action gets exactly one answer"), body]
     if notices:
         parts += [_rule("some that did not simply run, newest first"), _notices(view.tally, notices)]
@@ -203,14 +203,14 @@ def _count(n: int, style: str = "") -> Text:
     return Text(f"{n:,}", style=style) if n else Text("·", style="dim")
 
 
-def _figures(view: View) -> Table:
+def _figures(view: View, most: int) -> Table:
     tally, numbers, place = view.tally, view.numbers, view.place
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(style="dim", no_wrap=True, width=13)
-    table.add_column(justify="right", no_wrap=True, width=8)
+    table.add_column(justify="right", no_wrap=True, width=9)
     table.add_column(justify="right", no_wrap=True, style="dim", width=6)
     dead = tally.dead.total()
-    for row in (
+    rows: list[tuple[RenderableType, ...]] = [
         (),
         ("in", f"{tally.arrived:,}", f"{numbers.in_per_s:,.0f}/s"),
         ("answered", f"{tally.answered:,}", f"{numbers.out_per_s:,.0f}/s"),
@@ -225,7 +225,10 @@ def _figures(view: View) -> Table:
         (),
         ("partitions", f"{place.partitions}"),
         ("broker", place.broker),
-    ):
+    ]
+    if len(rows) > most:
+        rows = [row for row in rows if row][:most]
+    for row in rows:
         table.add_row(*row, *[""] * (3 - len(row)))
     return table
 

@@ -211,7 +211,9 @@ class Tally:
         error = (header(record.headers, ERROR_HEADER) or b"?").decode("utf-8", "replace")
         why = (header(record.headers, WHY_HEADER) or b"").decode("utf-8", "replace")
         self.dead[error] += 1
-        self._propose((DEAD, error), Notice("(unreadable)", "–", DEAD, escaped(f"{error}: {why}")))
+        text, _, place = why.partition(" - at `")  # where it went wrong says more than the rest
+        where = f" at {place.rstrip('`')}" if place else ""
+        self._propose((DEAD, error), Notice("(unreadable)", "–", DEAD, escaped(f"{error}{where}: {text}")))
 
     def _answer(self, topic: str, answer: _Answer, now_ms: int) -> None:
         if answer.purpose != "decide":
@@ -282,7 +284,7 @@ _WORDS: Mapping[str, str] = {
     "confidence.undefined": "confidence {saw}, must be {limit}",
     "magnitude.undefined": "size unknown: {saw}",
     "amount.undefined": "amount unknown: {saw}",
-    "unusual": "unusual for this campaign: {saw}, limit {limit}",
+    "unusual": "unusual here: {saw}, limit {limit}",
     "agent.unknown": "agent {saw} is not in the policy",
     "legs.accounts": "between accounts {saw}",
     "move.unbalanced": "what leaves is not what arrives: {saw}",
@@ -321,7 +323,7 @@ def in_words(rule: str, saw: str, limit: str | None) -> str:
         case "validator" | "plugin":
             return f"{name}: {saw}"
         case "rule":
-            return f"rule {name}: {saw}{f', {limit}' if limit else ''}"
+            return f"{name}: {saw.removeprefix('context.')}{f', {limit}' if limit else ''}"
     limited = f" > {limit}" if limit is not None else ""
     return f"{name or rule}: {saw}{limited}"
 

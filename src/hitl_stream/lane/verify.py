@@ -109,7 +109,7 @@ async def verify(what: Verifying) -> Report:
     oldest = await _read(client, wanted, reading)
     last = await committed(client, what.group, parts)
     notes = list(reading.notes())
-    if all(offset is None for offset in first.values()):
+    if all(offset is None for offset in first.values()) and any(span.end > span.start for span in inputs.values()):
         notes.append(f"the group {what.group} has never committed; is it the router's (--group)?")
     return reading.ledger.close(
         {_place(tp): first.get(tp) or 0 for tp in inputs},

@@ -222,7 +222,7 @@ class _Batch:
         for index, record in enumerate(batch):
             value = record.value
             # A cheap look for the type's name saves decoding what no plugin judges.
-            if not value or not any(mark in value for mark in wanting):
+            if not value or not (any(mark in value for mark in wanting) or _typed_outside(record)):
                 continue
             decoded = decode(value, record.headers)
             if isinstance(decoded, Undecodable):
@@ -258,7 +258,7 @@ class _Batch:
             return
         home = home_of(action, tenant, entity, self._partitions)
         if home != record.partition:
-            self._move(index, record, decoded, home, key_of(tenant, entity, action.agent.id))
+            self._move(index, record, decoded, home, key_of(tenant, entity, action.agent.id), sender)
             return
         untimely = self._untimely(action, record.timestamp, cls.max_age_ms)
         if untimely is not None:
@@ -300,8 +300,8 @@ class _Batch:
             return
         self.draft.at(record.timestamp)
         identity = identity_of(tenant, action.action_id)
-        stamp = stamp_of(record.offset, decoded.digest)
-        if self.draft.earlier(identity) is None and self.draft.claim(identity, stamp):
+        if self.draft.earlier(identity) is None:
+            self.draft.remember(identity, stamp_of(record.offset, decoded.digest))
             recall(action, tenant, self.draft)
 
     def _sender(self, record: Record, decoded: Decoded) -> _Sender:
@@ -310,6 +310,7 @@ class _Batch:
         via: bytes | None = None
         seal = b""
         kept: list[Header] = []
+        doubled = sum(name == records.VIA_HEADER for name, _ in record.headers) > 1
         for name, content in record.headers:
             if name == records.TRACE_HEADER:
                 trace = (content or b"").decode("ascii", "replace")
@@ -320,6 +321,9 @@ class _Batch:
                 seal = content or b""
         if via is None:
             return _Sender(trace=trace, headers=tuple(kept))
+        if doubled:
+            # Only one of them can be the one that is sealed, and whoever reads the other would be told a lie.
+            return _Sender(trace=trace, headers=tuple(kept), forged=True)
         return self._via(record.topic, decoded, via, seal, trace, tuple(kept))
 
     def _via(
@@ -333,7 +337,7 @@ class _Batch:
         keys = settings.seal_keys if read.role == "router" else settings.proposers.get(read.role, {})
         if not sealed(keys, topic, records.VIA, via + b"\0" + decoded.hash.encode(), seal):
             return _Sender(trace=trace, headers=kept, forged=True)
-        return _Sender(read.by, read.supersedes, trace, kept, own=read.role != "router")
+        return _Sender(read.by, read.supersedes, trace, kept, own=read.role != "router" or read.by is not None)
 
     def _stranger(self, topic: str, action: Action, tenant: str, sender: _Sender) -> Reason | None:
         """Say why this sender may not propose this action, or None."""
@@ -373,20 +377,16 @@ class _Batch:
         self.outputs.append(Output(self.router._dlq, record.partition, record.key, value, headers, index))
         self.tally.dead[found.error] = self.tally.dead.get(found.error, 0) + 1
 
-    def _move(self, index: int, record: Record, decoded: Decoded, home: int, key: bytes) -> None:
+    def _move(self, index: int, record: Record, decoded: Decoded, home: int, key: bytes, sender: _Sender) -> None:
         """Send an action to its home partition, bytes untouched, in the same transaction."""
         place = f"{record.topic}/{record.partition}/{record.offset}"
-        earlier = records.header(record.headers, records.VIA_HEADER)
-        # A desk's or console's own word travels on; only the place is ours.
-        via = orjson.loads(earlier) if earlier is not None else {"role": "router", "by": None, "supersedes": None}
-        if via["role"] == "router":
-            text = orjson.dumps({**via, "from": place})
-            kept = [pair for pair in record.headers if pair[0] not in (records.VIA_HEADER, SEAL_HEADER)]
-            seal = self.router._seal_via[record.topic](text + b"\0" + decoded.hash.encode())
-            headers = [(name, content or b"") for name, content in kept]
-            headers += [(records.VIA_HEADER, text), (SEAL_HEADER, seal)]
-        else:
-            headers = [(name, content or b"") for name, content in record.headers]
+        # Whose seal vouched for the sender was checked; from here on it is ours, so that the place can be ours too.
+        via = orjson.dumps({"role": "router", "from": place, "by": sender.by, "supersedes": sender.supersedes})
+        seal = self.router._seal_via[record.topic](via + b"\0" + decoded.hash.encode())
+        headers = [
+            (name, content or b"") for name, content in record.headers if name not in (records.VIA_HEADER, SEAL_HEADER)
+        ]
+        headers += [(records.VIA_HEADER, via), (SEAL_HEADER, seal)]
         self.outputs.append(Output(record.topic, home, key, record.value, headers, index))
         self.tally.moved += 1
 
@@ -459,6 +459,11 @@ class _Batch:
         value = with_action(copy, decoded.raw)
         self.outputs.append(Output(router._seeded, record.partition, key, value, headers, index))
         self.tally.audit += 1
+
+
+def _typed_outside(record: Record) -> bool:
+    """Say whether the action's type may stand in a header (CloudEvents, binary) or be written with escapes."""
+    return any(name == "ce_type" for name, _ in record.headers) or b"\\u" in (record.value or b"")
 
 
 def identity_of(tenant: str, action_id: str) -> bytes:

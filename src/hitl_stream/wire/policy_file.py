@@ -103,7 +103,7 @@ def json_schema() -> dict[str, Any]:
     _standard(schema)
     types = FieldSpec.model_json_schema()["properties"]["type"]["enum"]
     schema["properties"]["fields"]["additionalProperties"] = {"anyOf": [{"enum": types}, {"$ref": "#/$defs/FieldSpec"}]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hitl-stream policy", **schema}
+    return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hitl-stream policy"}
 
 
 def by_line(problems: Sequence[Problem] | Iterator[Problem]) -> tuple[Problem, ...]:

@@ -83,7 +83,11 @@ def _message(name: str) -> dict[str, Any]:
     if name == "dead":
         own = (records.ERROR_HEADER, records.WHY_HEADER, records.SOURCE_HEADER, records.APPENDED_HEADER,
                records.BY_HEADER)  # fmt: skip
-        headers = {"type": "object", "required": list(own), "properties": {header: {"type": "string"} for header in own}}
+        headers = {
+            "type": "object",
+            "required": list(own),
+            "properties": {header: {"type": "string"} for header in own},
+        }
         return {"summary": "A record that could not be read, as it came.", "headers": headers}
     summary = (RECORDS[name].__doc__ or "").partition("\n")[0]
     message: dict[str, Any] = {

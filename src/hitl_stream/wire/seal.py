@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Mapping
@@ -79,12 +80,17 @@ def read_key(path: Path, name: str) -> SealKey:
 
 
 def read_keys(directory: Path, name: str) -> dict[str, SealKey]:
-    """Read every key of that name, newest id last; say how to make one where there is none."""
-    found = sorted(directory.glob(f"{name}-*")) if directory.is_dir() else []
+    """Read every key of that name, newest id last (r10 after r9); say how to make one where there is none."""
+    found = sorted(directory.glob(f"{name}-*"), key=_age) if directory.is_dir() else []
     if not found:
         raise SettingsError(f"no key {name}-<id> in {directory}; make one: hitl keys seal")
     keys = [read_key(path, name) for path in found]
     return {key.key_id: key for key in keys}
+
+
+def _age(path: Path) -> list[tuple[int, str]]:
+    """Order names by the numbers in them: text by text, number by number."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split("([0-9]+)", path.name)]
 
 
 Lot = Callable[[int, bytes, float], bool]

@@ -21,6 +21,7 @@ class Topic:
     cleanup: str = "delete"
     partitions: int | None = None
     bytes_max: int = MIB
+    durable: bool = False
     written_by: str = ""
     read_by: str = ""
 
@@ -31,6 +32,9 @@ class Topic:
             "max.message.bytes": str(self.bytes_max),
             "message.timestamp.type": "LogAppendTime",
         }
+        if self.durable:
+            # Kafka acknowledges before it writes to disk; what nobody can say twice is written first.
+            config["flush.messages"] = "1"
         if "delete" in self.cleanup:
             config["retention.ms"] = str(self.retention_ms)
         return config
@@ -50,14 +54,14 @@ _TABLE = (
     Topic("review.seeded", _days(30), written_by="router (audit copies), monitor (canaries)", read_by="desk"),
     Topic("recommendations", _days(7), written_by="router", read_by="console, publishers"),
     Topic("held", _days(30), written_by="router, desk, executor", read_by="router"),
-    Topic("verdicts", _days(400), written_by="console, CLI", read_by="desk"),
+    Topic("verdicts", _days(400), durable=True, written_by="console, CLI", read_by="desk"),
     Topic("reviews", _days(30), COMPACT_DELETE, written_by="desk", read_by="desk, console, monitor"),
     Topic("decisions", _days(400), COMPACT_DELETE, written_by="desk", read_by="console, monitor"),
     Topic("closed", _days(30), written_by="router, desk, executor", read_by="publishers, console, monitor"),
     Topic("results", _days(30), written_by="executor", read_by="desk, publishers, console, monitor"),
     Topic("executor.state", _days(30), COMPACT_DELETE, written_by="executor", read_by="executor"),
     Topic("facts", -1, "compact", written_by="executor, connectors", read_by="router, executor"),
-    Topic("control", -1, partitions=1, written_by="console, CLI, control, monitor, hosts", read_by="every role"),
+    Topic("control", -1, partitions=1, durable=True, written_by="console, CLI, control, monitor, hosts", read_by="every role"),
     Topic("control.heartbeat", 3_600_000, partitions=1, written_by="control", read_by="every role, CLI"),
     Topic("control.acks", -1, "compact", partitions=1, written_by="router, desk, executor", read_by="control"),
     Topic("observations", _days(90), written_by="desk", read_by="monitor"),
@@ -66,7 +70,7 @@ _TABLE = (
     Topic("pairs", _days(30), written_by="publishers", read_by="desk"),
     Topic("feedback", -1, "compact", written_by="desk", read_by="exports"),
     Topic("preferences", -1, "compact", written_by="desk", read_by="exports"),
-    Topic("audit", -1, written_by="router, desk, executor", read_by="audit, console"),
+    Topic("audit", -1, durable=True, written_by="router, desk, executor", read_by="audit, console"),
     Topic("alerts", _days(90), written_by="monitor", read_by="monitor, console, notifications"),
     Topic("dlq", _days(30), bytes_max=6 * MIB, written_by="router, desk, executor", read_by="operators"),
 )  # fmt: skip

@@ -96,7 +96,8 @@ class Writer:
         """Return until when the action may run: its own end, else the last decision's plus the grace time."""
         latest = self.now_ms + EXECUTE_BY_MAX_MS
         if action.expires_at is not None:
-            return min(milliseconds(action.expires_at), latest)
+            # Not before 1970: what ended then is closed all the same, and year 0 cannot be written.
+            return min(max(milliseconds(action.expires_at), 0), latest)
         last = max((approval.sla_ms for approval in route.approvals), default=0)
         return min(self.now_ms + last + GRACE_MS, latest)
 
@@ -123,15 +124,15 @@ class Writer:
         percent = 100.0 / total
         text = ""
         if (x := score.size) >= LEAST_SHOWN:
-            text = f"{self._size[int(x * 100.0)]}{SHARES[int(x * scale.size * percent)]}"
+            text = f"{self._size[int(x * 100.0 + 0.5)]}{SHARES[int(x * scale.size * percent + 0.5)]}"
         if (x := score.doubt) >= LEAST_SHOWN:
-            text += f"{self._doubt[int(x * 100.0)]}{SHARES[int(x * scale.doubt * percent)]}"
+            text += f"{self._doubt[int(x * 100.0 + 0.5)]}{SHARES[int(x * scale.doubt * percent + 0.5)]}"
         if (x := score.unusual) >= LEAST_SHOWN:
-            text += f"{self._unusual[int(x * 100.0)]}{SHARES[int(x * scale.unusual * percent)]}"
+            text += f"{self._unusual[int(x * 100.0 + 0.5)]}{SHARES[int(x * scale.unusual * percent + 0.5)]}"
         if (x := score.missing) >= LEAST_SHOWN:
-            text += f"{self._missing[int(x * 100.0)]}{SHARES[int(x * scale.missing * percent)]}"
+            text += f"{self._missing[int(x * 100.0 + 0.5)]}{SHARES[int(x * scale.missing * percent + 0.5)]}"
         if (x := score.money) >= LEAST_SHOWN:
-            text += f"{self._money[int(x * 100.0)]}{SHARES[int(x * scale.money * percent)]}"
+            text += f"{self._money[int(x * 100.0 + 0.5)]}{SHARES[int(x * scale.money * percent + 0.5)]}"
         return f'{{"total":{total:.4f},"parts":[{text[:-1]}]}}'
 
 

@@ -10,12 +10,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.make import NOW_MS, compiled, decide, first_line, gate, make_action, make_policy, post, queues, rules
 
 from hitl_stream.core.events import Level, Outcome
 from hitl_stream.core.policy.compile import AGENTS_CACHED_MAX, LATENESS_MS, AgentBook, Compiled
 from hitl_stream.core.policy.lint import CEILINGS, ceiling
 from hitl_stream.core.policy.model import Policy
+from support.make import NOW_MS, compiled, decide, first_line, gate, make_action, make_policy, post, queues, rules
 
 DAY = 86_400_000
 LONG = "x" * 200

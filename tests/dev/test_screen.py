@@ -1,0 +1,79 @@
+"""The demo's screen fits the terminal it is given, whatever was seen."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from hitl_stream.dev.screen import Place, View, line, screen, summary
+from hitl_stream.dev.tally import NOTICES_MAX, Notice, Numbers, Tally
+
+PLACE = Place("noida", "127.0.0.1:20123", "hitl.actions", "http://127.0.0.1:9464/metrics", 4, "demo", 300.0, 60.0)
+
+
+def view(classes: int = 11, notices: int = NOTICES_MAX) -> View:
+    tally = Tally([f"class.number.{n}" for n in range(classes)])
+    tally.arrived = 1_234_567
+    tally.answers["class.number.0", "EXECUTE"] = 1_200_000
+    tally.answers["class.number.1", "REVIEW"] = 34_000
+    tally.example = "acme/sim-0-1a1fd970f51-45"
+    for n in range(notices):
+        tally.notices.append(Notice("budget.reallocate", "cmp-204→cmp-311", "ESCALATE", f"{n}: [bold]" + "long " * 40))
+    return View(PLACE, tally, Numbers(300.4, 299.6, 12, 1_250), 65.2, "running")
+
+
+def drawn(shown: View, width: int, height: int) -> list[str]:
+    console = Console(file=StringIO(), width=width, height=height, force_terminal=False)
+    with console.capture() as capture:
+        console.print(screen(shown, width, height))
+    return capture.get().rstrip("\n").split("\n")
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 30), (80, 24), (110, 32), (200, 60), (100, 16)])
+@pytest.mark.parametrize("classes", [2, 11, 40])
+def test_it_fits(width: int, height: int, classes: int):
+    lines = drawn(view(classes), width, height)
+
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+
+
+def test_at_a_hundred_by_thirty_everything_is_there():
+    text = "\n".join(lines := drawn(view(), 100, 30))
+
+    assert len(lines) == 30
+    assert sum("ESCALATE" in one for one in lines) == NOTICES_MAX + 1
+    assert "…" not in lines[0]
+    for part in ("01:05 of 01:00", "1,234,567", "300/s", "1,250 ms", "class.number.10", "other types", "[bold]"):
+        assert part in text
+    assert "hitl explain acme/sim-0-1a1fd970f51-45" in text
+    assert "kcat -P -b 127.0.0.1:20123 -t hitl.actions -l FILE.jsonl" in text
+    assert PLACE.metrics in text
+
+
+def test_classes_that_do_not_fit_are_put_together():
+    text = "\n".join(drawn(view(classes=40), 100, 30))
+
+    assert " others" in text
+    assert "1,200,000" in text
+
+
+def test_nothing_seen_yet_is_drawn_too():
+    shown = View(PLACE, Tally(["bid.adjust"]), Numbers(0.0, 0.0, None, None), 0.0, "running")
+
+    assert "–" in "\n".join(drawn(shown, 100, 30))
+
+
+def test_a_line_says_it_all_where_there_is_no_terminal():
+    assert line(view()).startswith("01:05  in 1,234,567 (300/s)  out 1,234,000 (300/s)  waiting 567  p50 12 ms")
+
+
+def test_the_summary_names_what_was_found():
+    console = Console(file=StringIO(), width=100)
+    with console.capture() as capture:
+        console.print(summary("the end", view().tally, {"conservation": "ok: all of it"}))
+
+    assert "class.number.10" in capture.get()
+    assert "ok: all of it" in capture.get()
