@@ -50,6 +50,7 @@ def serve(services: Iterable[ServiceT]) -> None:
 
 async def _serve(services: Iterable[ServiceT]) -> None:
     log = structlog.get_logger()
+    gc.set_threshold(*GC_THRESHOLDS)
     root = _Root(services)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -64,7 +65,6 @@ async def _serve(services: Iterable[ServiceT]) -> None:
             starting.result()
             gc.collect()
             gc.freeze()
-            gc.set_threshold(*GC_THRESHOLDS)
             await asyncio.wait((signalled, crashed), return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (crashed, signalled, starting):

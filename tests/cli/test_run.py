@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from hitl_stream.cli.run import KAFKA_SECONDS_MAX, ROLES
 from hitl_stream.lane import admin
 from hitl_stream.wire.topics import ROUTER_TOPICS, TopicSet
-from support.cli import POLICY, free_port, hitl, start, until_ready
+from support.cli import POLICY, environ, free_port, hitl, start, until_ready
 from support.kafka import running, within
 
 STOP_SECONDS_MAX = 5.0
@@ -73,6 +75,54 @@ def test_a_kafka_that_does_not_answer_ends_it_soon_with_what_to_try(keys: Path):
     assert "HITL_KAFKA" in done.stderr
     (waiting,) = [row for row in map(json.loads, done.stdout.splitlines()) if row["event"] == "waiting for kafka"]
     assert waiting["kafka"] == nobody, "it says early what it waits for"
+
+
+def test_a_signal_ends_the_waiting_too(keys: Path):
+    nobody = f"127.0.0.1:{free_port()}"
+    process = start(keys, "run", "router", "--policy", str(POLICY), "--kafka", nobody)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["event"] == "waiting for kafka"
+
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=STOP_SECONDS_MAX)
+
+    assert process.returncode == 0
+    assert json.loads(out)["event"] == "stopped before it started"
+
+
+CRASHING = """
+import sys
+from mode import Service
+from hitl_stream.cli import run
+from hitl_stream.cli.main import run as hitl
+
+class Broken(Service):
+    @Service.task
+    async def fail(self):
+        raise RuntimeError("a step that fails")
+
+async def passed(*_):
+    pass
+
+run.ROLES, run._preflight = {"router": lambda settings, judge: [Broken()]}, passed
+sys.exit(hitl(["run", "router"]))
+"""
+
+
+def test_a_crash_ends_it_with_one_line_and_the_traceback_in_the_log(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", CRASHING],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environ(tmp_path),
+        timeout=60,
+    )
+
+    assert done.returncode == 6
+    assert done.stderr == "RuntimeError: a step that fails\n"
+    (crash,) = [row for row in map(json.loads, done.stdout.splitlines()) if row["level"] == "critical"]
+    assert "in fail" in crash["exception"]
 
 
 def test_without_topics_it_names_the_command_that_makes_them(keys: Path, kafka: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -118,10 +119,9 @@ def test_a_field_of_another_type_is_an_error_that_names_it(path: str, value: Any
 def test_a_field_is_its_type_absent_or_an_error_whatever_stands_there(path: str, value: Any) -> None:
     root, _, name = path.partition(".")
     action = make_action(context={name: value}) if root == "context" else make_action(**post(str(value)))
-    try:
-        reader(path, POLICY)(action, {})
-    except FieldError as error:
-        assert path in str(error)
+    with suppress(FieldError):
+        found = reader(path, POLICY)(action, {})
+        assert found is ABSENT or isinstance(found, tuple | Decimal | bool | str)
 
 
 def test_facts_come_from_the_platform_and_not_from_the_action() -> None:

@@ -73,9 +73,7 @@ def test_one_action_with_two_legs_in_one_place_counts_both() -> None:
     assert [round(total[1], 9) for total in recall(action, "acme", draft(HOUR)).totals] == [0.1, 0.2]
 
 
-@pytest.mark.parametrize(
-    "other", [{"campaign": "c2"}, {"account": "acc-1"}, {"field": "budget"}, {"campaign": None}]
-)
+@pytest.mark.parametrize("other", [{"campaign": "c2"}, {"account": "acc-1"}, {"field": "budget"}, {"campaign": None}])
 def test_the_totals_of_another_place_are_not_mixed_in(other: dict[str, str]) -> None:
     into = draft(HOUR)
     step(into, "100", "150", **other)

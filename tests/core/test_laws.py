@@ -17,7 +17,15 @@ from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.route import Route
 from support.make import change, decide, gate, make_action, make_policy
 
-KINDS = ("bid.adjust", "budget.reallocate", "post.own", "post.publish", "firstline.send", "draft.internal", "email.reply")
+KINDS = (
+    "bid.adjust",
+    "budget.reallocate",
+    "post.own",
+    "post.publish",
+    "firstline.send",
+    "draft.internal",
+    "email.reply",
+)
 FIELDS = {"context.n": "number", "context.ok": "flag", "context.tags": "list", "context.sum": "money"}
 NO_GATES: dict[str, None] = dict.fromkeys(make_policy().gates)
 
@@ -32,9 +40,7 @@ MATCHES = st.sampled_from([
 ])  # fmt: skip
 QUEUES = st.sampled_from([None, "brand", "manager", "client"])
 THENS = st.sampled_from(["review", "escalate"])
-RULES = st.lists(
-    st.tuples(SPECS, MATCHES, st.sampled_from(["review", "escalate", "refuse"]), QUEUES), max_size=4
-).map(
+RULES = st.lists(st.tuples(SPECS, MATCHES, st.sampled_from(["review", "escalate", "refuse"]), QUEUES), max_size=4).map(
     lambda found: [
         {"id": f"r{place}", "classes": kinds, "match": match, "then": then, **({"queue": queue} if queue else {})}
         for place, (kinds, match, then, queue) in enumerate(found)

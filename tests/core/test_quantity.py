@@ -72,7 +72,9 @@ def test_a_limit_is_exceeded_as_decimal_arithmetic_says(before: str, after: str,
 
 
 @given(DECIMALS, st.integers(0, 4_000), st.sampled_from([-1, 0, 1]), st.sampled_from([-1, 1]))
-def test_one_unit_in_the_last_place_beside_the_limit_decides(before: str, thousandths: int, unit: int, way: int) -> None:
+def test_one_unit_in_the_last_place_beside_the_limit_decides(
+    before: str, thousandths: int, unit: int, way: int
+) -> None:
     exact, limit = Decimal(before), Decimal(thousandths) / 1000
     assume(exact)
     step = limit * abs(exact) + unit * Decimal("1e-9")
@@ -203,7 +205,7 @@ def test_a_number_is_shown_short_but_never_so_short_that_it_looks_like_its_limit
     assert shown(Decimal(value), Decimal(limit) if limit else None) in (text, text.replace("12.35", "12.34"))
 
 
-# --- the cap in money, through the router's own function ---------------------------------------------------------------
+# --- the cap in money, through the router's own function -------------------------------------------------------------
 
 
 CAPPED: Policy = make_policy(classes={"bid.adjust": {"auto_max_change": "1000000", "auto_max_change_per": {}}})

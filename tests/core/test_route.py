@@ -84,7 +84,8 @@ def move(percent: int) -> dict[str, Any]:
         ({"flags": ["brand_flag"]}, ESCALATE, ["flag.brand_flag"], ["brand"]),
         ({"flags": ["negative"]}, ESCALATE, ["flag.negative"], ["manager"]),
         ({"flags": ["never heard of"]}, ESCALATE, ["flag.unknown"], ["triage"]),
-        ({"flags": ["data_quality", "platform"]}, ESCALATE, ["flag.data_quality", "flag.platform"], ["trading", "triage"]),
+        ({"flags": ["data_quality", "platform"]}, ESCALATE, ["flag.data_quality", "flag.platform"],
+         ["trading", "triage"]),
         ({"flags": ["platform", "platform"]}, ESCALATE, ["flag.platform"], ["trading"]),
         # content
         (post(type="draft.internal"), EXECUTE, [], []),
@@ -240,7 +241,10 @@ def test_what_is_undefined_escalates_where_only_a_cumulative_limit_is_set() -> N
 
 def test_a_class_without_limits_does_not_measure() -> None:
     spec = {"level": 3, "consequence": ["own_content"]}
-    assert decide(make_action(type="t", changes=[change("on", "off")]), make_policy(classes={"t": spec})).outcome is EXECUTE
+    assert (
+        decide(make_action(type="t", changes=[change("on", "off")]), make_policy(classes={"t": spec})).outcome
+        is EXECUTE
+    )
 
 
 # --- the score --------------------------------------------------------------------------------------------------------
@@ -302,7 +306,8 @@ def test_nothing_a_publisher_writes_makes_routing_raise(kind: str, data: st.Data
     )
     sides = data.draw(st.lists(st.tuples(number, number, st.sampled_from(["EUR", "USD", "CHF", None])), max_size=3))
     changes = [
-        change(before, after, unit=unit, field=data.draw(st.sampled_from(["bid", "budget"]))) for before, after, unit in sides
+        change(before, after, unit=unit, field=data.draw(st.sampled_from(["bid", "budget"])))
+        for before, after, unit in sides
     ]
     action = make_action(type=kind, changes=changes, confidence=data.draw(st.none() | st.floats(-2, 2)))
     found = decide(action)

@@ -52,7 +52,9 @@ def test_the_total_lies_between_zero_and_one_and_the_shares_add_up(
 
 
 @given(UNITS, UNITS, UNITS, UNITS, UNITS, UNITS)
-def test_a_larger_part_never_makes_the_score_smaller(a: float, b: float, c: float, d: float, e: float, more: float) -> None:
+def test_a_larger_part_never_makes_the_score_smaller(
+    a: float, b: float, c: float, d: float, e: float, more: float
+) -> None:
     total = SCALE.score(a, b, c, d, e).total
     assert SCALE.score(max(a, more), b, c, d, e).total >= total - 1e-12
     assert SCALE.score(a, max(b, more), c, d, e).total >= total - 1e-12

@@ -57,7 +57,7 @@ REPEAT_AFTER_S = (0.05, 8.0)
 DECISIONS = ("execute", "review", "escalation", "recommendations", "held")
 
 
-# --- doses --------------------------------------------------------------------------------------------------------------
+# --- doses ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Dose:
     routers: int = 3
 
 
-# --- the installation ---------------------------------------------------------------------------------------------------
+# --- the installation -------------------------------------------------------------------------------------------------
 
 
 class Site:
@@ -177,6 +177,14 @@ class Router:
                 start_new_session=True,
             )
 
+    async def joined(self) -> None:
+        """Wait until the group has given it partitions for the first time."""
+        deadline = time.monotonic() + OPEN_S_MAX
+        while not any(event["partitions"] for event in self.said("partitions assigned")):
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise AssertionError(f"no partitions after {OPEN_S_MAX:g} s\n{self.tail()}")
+            await asyncio.sleep(0.1)
+
     def kill(self) -> None:
         """SIGKILL."""
         self.killed = True
@@ -251,7 +259,9 @@ class Router:
         return [
             f"{self.log.name}: {json.dumps(event)[:2_000]}"
             for event in self.events()
-            if event.get("level") == "critical" or "Traceback" in event.get("raw", "") or event.get("event") == "Crashed"
+            if event.get("level") == "critical"
+            or "Traceback" in event.get("raw", "")
+            or event.get("event") == "Crashed"
         ]
 
     def tail(self) -> str:
@@ -280,7 +290,7 @@ async def site(bootstrap: str, routers: int, **options: Any) -> AsyncIterator[Si
             found.stop()
 
 
-# --- the load -----------------------------------------------------------------------------------------------------------
+# --- the load ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -390,7 +400,7 @@ def action_bytes(action_id: str, account: str, campaign: str, seq: int = 0, conf
     ).encode()
 
 
-# --- faults -------------------------------------------------------------------------------------------------------------
+# --- faults -----------------------------------------------------------------------------------------------------------
 
 
 async def kills(site_: Site, load_: Load, dose: Dose, rng: random.Random) -> int:
@@ -422,7 +432,7 @@ async def pauses(site_: Site, load_: Load, dose: Dose, rng: random.Random) -> li
     return held
 
 
-# --- waiting for the end ------------------------------------------------------------------------------------------------
+# --- waiting for the end ----------------------------------------------------------------------------------------------
 
 
 async def finished(site_: Site, seconds_max: float = DONE_S_MAX) -> None:
@@ -468,7 +478,7 @@ async def _waiting(site_: Site) -> dict[TopicPartition, tuple[int, int]]:
         return found
 
 
-# --- the reader ---------------------------------------------------------------------------------------------------------
+# --- the reader -------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -494,7 +504,9 @@ class Findings:
 
     def text(self) -> str:
         names = ("lost", "doubled", "unfounded", "overtaken", "executed_twice", "wrong")
-        rows = [f"{name}: {len(found)} {found[:5] if found else ''}" for name in names if (found := getattr(self, name))]
+        rows = [
+            f"{name}: {len(found)} {found[:5] if found else ''}" for name in names if (found := getattr(self, name))
+        ]
         return "; ".join([*rows, self.verify] if self.verify else rows) or "nothing lost, doubled, overtaken"
 
     def wait_s(self, share: float) -> float:
@@ -596,7 +608,7 @@ async def _all(site_: Site, topic: str) -> AsyncIterator[Any]:
                         consumer.pause(tp)
 
 
-# --- figures ------------------------------------------------------------------------------------------------------------
+# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -692,5 +704,3 @@ def explained(site_: Site) -> Iterator[None]:
     except AssertionError as error:
         error.add_note("\n".join(router.tail() for router in site_.all()[-8:]))
         raise
-
-

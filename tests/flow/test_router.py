@@ -124,7 +124,10 @@ def test_an_action_goes_to_the_topic_of_its_outcome(parts: dict[str, Any], topic
 
 @pytest.mark.behaviour("B1")
 def test_a_decision_says_everything_that_was_compared() -> None:
-    legs = [change("100.00", "72.00", field="daily_budget"), change("50.00", "78.00", field="daily_budget", campaign="c2")]
+    legs = [
+        change("100.00", "72.00", field="daily_budget"),
+        change("50.00", "78.00", field="daily_budget", campaign="c2"),
+    ]
     value = action_bytes(type="budget.reallocate", changes=legs)
     output = run(value, offset=88_121)
     read = decided(output)
@@ -137,7 +140,7 @@ def test_a_decision_says_everything_that_was_compared() -> None:
     assert (read.purpose, read.for_, read.by, read.supersedes, read.trace) == ("decide", None, None, None, None)
     assert (read.policy, read.epoch, read.held) == ("d" * 64, 5, -1)
     assert read.moment == "2026-11-21T07:10:00.140Z"
-    assert [(each.rule, each.saw, each.limit) for each in read.reasons][0] == ("class.auto_max_change", "0.56", "0.10")
+    assert next((each.rule, each.saw, each.limit) for each in read.reasons) == ("class.auto_max_change", "0.56", "0.10")
     (approval,) = read.approvals
     assert (approval.queue, approval.people, approval.decide_by) == ("trading", 1, "2026-11-21T07:25:00.140Z")
     assert read.execute_by == "2026-11-21T07:40:00.140Z"
@@ -149,9 +152,9 @@ def test_a_decision_says_everything_that_was_compared() -> None:
 
 
 def test_a_head_is_json_with_the_members_of_the_specification_in_every_decision() -> None:
-    members = {"id", "origin", "attempt", "tenant", "action_id", "hash", "ce", "type", "level", "agent", "entity", "outcome",
-               "purpose", "for", "reasons", "approvals", "execute_by", "score", "audit", "policy", "epoch", "held", "moment",
-               "trace", "by", "supersedes", "action"}  # fmt: skip
+    members = {"id", "origin", "attempt", "tenant", "action_id", "hash", "ce", "type", "level", "agent", "entity",
+               "outcome", "purpose", "for", "reasons", "approvals", "execute_by", "score", "audit", "policy", "epoch",
+               "held", "moment", "trace", "by", "supersedes", "action"}  # fmt: skip
     output = run(action_bytes(changes=[change("1", "2")]))
     assert output.value is not None
     found = json.loads(output.value)
@@ -213,7 +216,12 @@ def test_level_two_never_reaches_execute_at_the_router() -> None:
 
 
 def test_a_rule_that_refuses_closes_the_action() -> None:
-    rule = {"id": "never", "classes": ["draft.internal"], "match": {"content.text": {"contains": "a"}}, "then": "refuse"}
+    rule = {
+        "id": "never",
+        "classes": ["draft.internal"],
+        "match": {"content.text": {"contains": "a"}},
+        "then": "refuse",
+    }
     read = closed(run(action_bytes(**post(type="draft.internal")), make_router(make_policy(rules=[rule]))))
     assert (read.end, read.why, read.outcome) == ("refused", "policy", "REFUSE")
     assert [each.rule for each in read.reasons] == ["rule.never"]
@@ -233,7 +241,9 @@ def away(value: bytes) -> tuple[int, int]:
 def test_an_action_found_elsewhere_is_moved_home_and_decided_there() -> None:
     value, router = action_bytes(), make_router(partitions=PARTITIONS)
     there, here = away(value)
-    record = FakeRecord(b" " + value, offset=812, partition=here, key=b"odd", headers=[("traceparent", b"00-1"), ("x", b"y")])
+    record = FakeRecord(
+        b" " + value, offset=812, partition=here, key=b"odd", headers=[("traceparent", b"00-1"), ("x", b"y")]
+    )
     (moved,) = Partition(router).run(record)
     assert (moved.topic, moved.partition, moved.value) == (ACTIONS, there, record.value)
     assert moved.key == b"acme/acc-17/cmp-204"
@@ -294,6 +304,8 @@ Forge = Callable[[bytes], list[Header]]
         lambda value: [("hitl-via", b'{"role":"desk","from":"x","by":"ana"}')],
         lambda value: [("hitl-via", b'{"role":"desk","from":"x","by":"ana"}'), ("hitl-seal", b"d1:AAAA")],
         lambda value: [("hitl-via", b""), ("hitl-seal", b"")],
+        lambda value: [("hitl-via", b'{"role":"desk","from":"x","y":' + b"[" * 9_000 + b"]" * 9_000 + b"}")],
+        lambda value: [("hitl-via", b'{"role":"desk","from":"\xff"}')],
         lambda value: [("hitl-via", b"\xff"), ("hitl-seal", b"\xff")],
         lambda value: [("hitl-via", None), ("hitl-seal", None)],
         lambda value: via(value, DESK_KEY, "router"),
@@ -380,7 +392,9 @@ def test_what_is_moved_stays_on_its_own_topic_and_its_source_still_counts() -> N
     (output, *_) = Partition(router).run(FakeRecord(moved.value, 3, there, topic="bids", headers=moved.headers))
     assert decided(output).origin == f"bids/{there}/3"
     refused(
-        run(moved.value, router, partition=there, topic="hitl.actions", headers=moved.headers), Why.IDENTITY, "identity.seal"
+        run(moved.value, router, partition=there, topic="hitl.actions", headers=moved.headers),
+        Why.IDENTITY,
+        "identity.seal",
     )
 
 
@@ -459,7 +473,10 @@ def test_white_space_around_the_same_bytes_makes_no_conflict() -> None:
 
 def test_the_same_id_of_another_tenant_is_another_action() -> None:
     outputs = Partition(make_router(NOT_AUDITED)).run(
-        *(record(n, action_bytes(**post(type="draft.internal", tenant=name))) for n, name in enumerate(["acme", "globex"]))
+        *(
+            record(n, action_bytes(**post(type="draft.internal", tenant=name)))
+            for n, name in enumerate(["acme", "globex"])
+        )
     )
     assert [each.topic for each in outputs] == ["hitl.execute"] * 2
 
@@ -609,7 +626,9 @@ def test_all_texts_of_a_batch_are_judged_at_once_and_each_verdict_finds_its_acti
 
 @pytest.mark.parametrize("value", [b"junk", b"{}", b"\xff", b"", None, b"[" * 100_000])
 def test_a_record_that_cannot_be_read_is_kept_as_it_came(value: bytes | None) -> None:
-    came = FakeRecord(value, offset=9, key=b"k", headers=[("x", b"1"), ("hitl-error", b"lie"), ("traceparent", b"00-1")])
+    came = FakeRecord(
+        value, offset=9, key=b"k", headers=[("x", b"1"), ("hitl-error", b"lie"), ("traceparent", b"00-1")]
+    )
     (output,) = Partition(make_router()).run(came)
     assert (output.topic, output.partition, output.key, output.value) == ("hitl.dlq", 0, b"k", value)
     found = dict(output.headers)
@@ -659,6 +678,7 @@ def stream(batch: list[tuple[bytes | None, list[Header], int]], partition: int =
     return found
 
 
+@pytest.mark.behaviour("I1")
 @given(BATCHES, st.sampled_from([1, 2, 12]), st.sampled_from([1_000_000, 3]))
 @settings(max_examples=150, deadline=None)
 def test_every_record_gets_exactly_one_answer(batch: Any, partitions: int, ids: int) -> None:

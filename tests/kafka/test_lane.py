@@ -79,7 +79,7 @@ class Gate:
         monkeypatch.setattr(Transactions, "commit", held)
 
 
-# --- exactly once -------------------------------------------------------------------------------------------------------
+# --- exactly once -----------------------------------------------------------------------------------------------------
 
 
 def test_each_input_is_answered_once_and_in_order(topics: Topics):
@@ -128,7 +128,7 @@ def test_a_step_that_raises_crashes_the_lane_and_commits_nothing(topics: Topics)
     within(scenario())
 
 
-# --- state and commit ---------------------------------------------------------------------------------------------------
+# --- state and commit -------------------------------------------------------------------------------------------------
 
 
 class Stop:
@@ -270,7 +270,7 @@ def test_an_output_over_the_topics_limit_becomes_a_dead_letter_in_the_same_trans
     within(scenario())
 
 
-# --- restoring ----------------------------------------------------------------------------------------------------------
+# --- restoring --------------------------------------------------------------------------------------------------------
 
 
 def test_a_state_restored_from_its_changelog_equals_the_live_one(topics: Topics):
@@ -408,7 +408,7 @@ def test_a_committed_offset_that_is_not_stable_is_waited_for(topics: Topics):
     within(scenario())
 
 
-# --- timers and inputs --------------------------------------------------------------------------------------------------
+# --- timers and inputs ------------------------------------------------------------------------------------------------
 
 
 def test_a_timer_runs_once_it_is_due_and_its_changes_are_kept(topics: Topics):
@@ -488,7 +488,7 @@ def test_two_inputs_are_merged_by_append_time_topic_and_offset(topics: Topics):
     within(scenario())
 
 
-# --- membership and fencing ---------------------------------------------------------------------------------------------
+# --- membership and fencing -------------------------------------------------------------------------------------------
 
 
 def test_a_second_member_takes_over_partitions_and_everything_is_answered_once(topics: Topics):
@@ -650,7 +650,9 @@ def test_a_static_member_that_restarts_gets_its_partitions_back_without_disturbi
 
     assigned_s, open_s, batches = within(scenario())
     with capsys.disabled():
-        print(f"\n  static restart: assigned after {assigned_s:.3f} s, open after {open_s:.3f} s, beside {batches} batches")
+        print(
+            f"\n  static restart: assigned after {assigned_s:.3f} s, open after {open_s:.3f} s, beside {batches} batches"
+        )
     assert assigned_s < 1.0
 
 
@@ -675,7 +677,7 @@ def test_a_member_without_a_partition_stays_a_member(topics: Topics):
     within(scenario())
 
 
-# --- Kafka in trouble ---------------------------------------------------------------------------------------------------
+# --- Kafka in trouble -------------------------------------------------------------------------------------------------
 
 
 def test_dropping_a_producer_in_the_middle_of_a_transaction_leaves_no_task_behind(topics: Topics):

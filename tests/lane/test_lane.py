@@ -75,7 +75,7 @@ def headers_of(output: Output) -> dict[str, bytes]:
     return dict(output.headers)
 
 
-# --- what fits ----------------------------------------------------------------------------------------------------------
+# --- what fits --------------------------------------------------------------------------------------------------------
 
 
 def fitting(outputs: Sequence[Output], batch: Sequence[Rec], **limits: int) -> list[Output]:
@@ -164,7 +164,7 @@ def test_the_limit_itself_still_fits():
     assert [o.topic for o in fitting([Output("out", 3, b"k", value, [], 0)], [Rec(0)])] == ["out"]
 
 
-# --- merging ------------------------------------------------------------------------------------------------------------
+# --- merging ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_of_two_inputs_is_merged_by_append_time_topic_and_offset():
@@ -198,7 +198,7 @@ def test_a_slice_that_leaves_does_not_wait_for_records():
     assert asyncio.run(inside()) == []
 
 
-# --- a step that fails --------------------------------------------------------------------------------------------------
+# --- a step that fails ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), TimeoutError("no"), OSError("no")])
@@ -251,7 +251,7 @@ def test_a_slice_that_was_revoked_may_end():
     assert asyncio.run(inside()) is False
 
 
-# --- a consumer that stands still ---------------------------------------------------------------------------------------
+# --- a consumer that stands still -------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -339,7 +339,7 @@ def test_a_partition_that_is_being_opened_is_not_stalled(now: Now):
     assert stalled_after(piece, now, 600.0) == 0
 
 
-# --- timers -------------------------------------------------------------------------------------------------------------
+# --- timers -----------------------------------------------------------------------------------------------------------
 
 
 def test_without_a_timer_the_lane_polls_at_leisure_and_with_one_until_it_is_due():

@@ -241,5 +241,3 @@ class Partition:
 def home(action: Action, partitions: int) -> int:
     """Return the partition that an action belongs to."""
     return home_of(action, action.tenant, entity_of(action), partitions)
-
-

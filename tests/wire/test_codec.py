@@ -75,7 +75,8 @@ def nested(depth: int) -> bytes:
         (action_bytes(changes=[{"field": "f"}]), ErrorClass.SCHEMA, "missing required field `entity`"),
         (action_bytes(changes=[change({"amount": 1}, 2)]), ErrorClass.SCHEMA, "$.changes[0].before"),
         (action_bytes(batch={"id": "b", "size": 0}), ErrorClass.SCHEMA, "$.batch.size"),
-        (action_bytes(content={"assets": [{"sha256": "x", "media_type": "m", "uri": "u"}]}), ErrorClass.SCHEMA, "sha256"),
+        (action_bytes(content={"assets": [{"sha256": "x", "media_type": "m", "uri": "u"}]}), ErrorClass.SCHEMA,
+         "sha256"),
         (GOOD.replace(b"0.93", b"1e400"), ErrorClass.SCHEMA, "$.confidence"),
         (GOOD.replace(b"0.93", b"NaN"), ErrorClass.NOT_JSON, "malformed"),
         (GOOD.replace(b"bidder-7", b"\\ud800"), ErrorClass.NOT_JSON, ""),
@@ -198,6 +199,9 @@ def test_the_data_wins_over_an_attribute() -> None:
         (event(data=None), STRUCTURED, ErrorClass.SCHEMA, "null"),
         (event(data="{}"), STRUCTURED, ErrorClass.SCHEMA, "str"),
         (b"{}", STRUCTURED, ErrorClass.SCHEMA, "CloudEvent"),
+        (event(type="HERE").replace(b"HERE", b"\xa0"), STRUCTURED, ErrorClass.ENCODING, "CloudEvent"),
+        (event(data={"x": "HERE"}).replace(b"HERE", b"\xa0"), STRUCTURED, ErrorClass.ENCODING, "not UTF-8"),
+        (b'{"odd":' + b"[" * 9_000 + b"]" * 9_000 + b"," + event()[1:], STRUCTURED, ErrorClass.TOO_DEEP, "CloudEvent"),
         (b"not json", STRUCTURED, ErrorClass.NOT_JSON, "CloudEvent"),
         (b"[" * 50_000, STRUCTURED, ErrorClass.SCHEMA, "CloudEvent"),
         (event(data="HERE").replace(b'"HERE"', b"[" * 40 + b"]" * 40), STRUCTURED, ErrorClass.TOO_DEEP, "nested"),
@@ -229,7 +233,9 @@ CORPUS = (
     GOOD,
     action_bytes(**post('quotes " and \\ and \u2019 and 🙂')),
     action_bytes(context={"a": 1.5, "b": [1, {"c": None}], "d": "x" * 50, "e": 12345678901234567890123}),
-    action_bytes(changes=[change("a text", "another"), change(True, None)], flags=["ethical"], batch={"id": "b", "size": 3}),
+    action_bytes(
+        changes=[change("a text", "another"), change(True, None)], flags=["ethical"], batch={"id": "b", "size": 3}
+    ),
 )
 ODDITIES = (
     b"1e9999999999999999999999", b"-", b"1.", b".5", b"01", b"+1", b"NaN", b"Infinity", b"-0", b"1e400", b"9" * 5_000,
@@ -241,17 +247,23 @@ ODDITIES = (
 def same_again(found: Decoded) -> None:
     again = decode_bytes(found.raw, dict(found.ce))
     assert again == found
-    # The digits are kept as text: the module would refuse to count 4,300 of them, which is its own limit and not JSON's.
+    # The digits are kept as text: the module refuses to count 4,300 of them, which is its own limit and not JSON's.
     json.loads(found.raw, parse_int=str, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
 
 
-@given(st.binary(max_size=300), st.lists(st.tuples(st.sampled_from(["ce_id", "content-type", "x"]), st.binary()), max_size=3))
+@given(
+    st.binary(max_size=300),
+    st.lists(st.tuples(st.sampled_from(["ce_id", "content-type", "x"]), st.binary()), max_size=3),
+)
 def test_no_bytes_make_decoding_raise(value: bytes, headers: list[Header]) -> None:
     found = decode(value, headers)
     assert isinstance(found, Decoded | Undecodable)
 
 
-@given(st.sampled_from(CORPUS), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 3), st.sampled_from(ODDITIES)), max_size=3))
+@given(
+    st.sampled_from(CORPUS),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 3), st.sampled_from(ODDITIES)), max_size=3),
+)
 @example(GOOD, [(GOOD.index(b"0.93"), 0, b"1e9999999999999999999999")])
 @settings(max_examples=1_500, deadline=None)
 def test_a_mangled_action_is_refused_or_is_strict_json_that_reads_the_same_again(
@@ -271,7 +283,14 @@ TOKENS = (b"{", b"}", b"[", b"]", b",", b":", b'"a"', b'"', b" ", b"\\", *ODDITI
 
 @pytest.mark.parametrize(
     "place",
-    [b'"tenant":', b'"rationale":', b'"unknown":', b'"context":{"x":', b'"confidence":', b'"evidence":[{"signal":"s","value":'],
+    [
+        b'"tenant":',
+        b'"rationale":',
+        b'"unknown":',
+        b'"context":{"x":',
+        b'"confidence":',
+        b'"evidence":[{"signal":"s","value":',
+    ],
 )
 def test_whatever_stands_in_the_place_of_a_value_is_refused_or_strict_json(place: bytes) -> None:
     chance = random.Random(7)
@@ -289,8 +308,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=10,
 )
-PARTS = ("action_id", "type", "agent", "proposed_at", "tenant", "changes", "confidence", "expires_at", "flags", "entity",
-         "destination", "evidence", "content", "context", "rationale", "batch", "unheard_of")  # fmt: skip
+PARTS = ("action_id", "type", "agent", "proposed_at", "tenant", "changes", "confidence", "expires_at", "flags",
+         "entity", "destination", "evidence", "content", "context", "rationale", "batch", "unheard_of")  # fmt: skip
 
 
 @given(st.dictionaries(st.sampled_from(PARTS), JSON, max_size=4))

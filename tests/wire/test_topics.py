@@ -31,7 +31,9 @@ def test_append_times_are_the_brokers_on_every_topic(topic: Topic) -> None:
 
 
 @pytest.mark.parametrize("topic", TABLE.values(), ids=lambda topic: topic.name)
-def test_a_topic_that_deletes_says_after_how_long_and_one_that_compacts_does_not_unless_it_does_both(topic: Topic) -> None:
+def test_a_topic_that_deletes_says_after_how_long_and_one_that_compacts_does_not_unless_it_does_both(
+    topic: Topic,
+) -> None:
     config = topic.config()
     assert ("retention.ms" in config) is ("delete" in config["cleanup.policy"])
 

@@ -32,6 +32,7 @@ from mode import Service
 
 from hitl_stream.core.errors import BrokenError
 from hitl_stream.core.events import Abort, ErrorClass
+from hitl_stream.lane import forgiving as _forgiving  # noqa: F401  imported for what it does to aiokafka
 from hitl_stream.lane.clock import ControlClock
 from hitl_stream.lane.control_view import ControlView, NoControl
 from hitl_stream.lane.observe import LaneObserver, Silent

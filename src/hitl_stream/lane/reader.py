@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from hitl_stream.core.errors import UnreachableError
+from hitl_stream.lane import forgiving as _forgiving  # noqa: F401  imported for what it does to aiokafka
 from hitl_stream.lane.admin import REACH_SECONDS_MAX, Client, reaching
 from hitl_stream.lane.stable_offsets import stable_offsets
 from hitl_stream.lane.step import Record

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from hitl_stream.lane import forgiving as _forgiving  # noqa: F401  imported for what it does to aiokafka
 from hitl_stream.lane.step import Record, State
 
 SLICE_RECORDS = 1_000

@@ -222,7 +222,10 @@ class _Batch:
         for index, record in enumerate(batch):
             value = record.value
             # A cheap look for the type's name saves decoding what no plugin judges.
-            if not value or not (any(mark in value for mark in wanting) or _typed_outside(record)):
+            # A type may also be written with escapes, or stand in a header (CloudEvents, binary).
+            if not value or not (
+                any(mark in value for mark in wanting) or b"\\u" in value or records.header(record.headers, "ce_type")
+            ):
                 continue
             decoded = decode(value, record.headers)
             if isinstance(decoded, Undecodable):
@@ -332,7 +335,7 @@ class _Batch:
         settings = self.router.settings
         try:
             read = records.decode_via(via)
-        except ValueError:
+        except (ValueError, RecursionError):
             return _Sender(trace=trace, headers=kept, forged=True)
         keys = settings.seal_keys if read.role == "router" else settings.proposers.get(read.role, {})
         if not sealed(keys, topic, records.VIA, via + b"\0" + decoded.hash.encode(), seal):
@@ -459,11 +462,6 @@ class _Batch:
         value = with_action(copy, decoded.raw)
         self.outputs.append(Output(router._seeded, record.partition, key, value, headers, index))
         self.tally.audit += 1
-
-
-def _typed_outside(record: Record) -> bool:
-    """Say whether the action's type may stand in a header (CloudEvents, binary) or be written with escapes."""
-    return any(name == "ce_type" for name, _ in record.headers) or b"\\u" in (record.value or b"")
 
 
 def identity_of(tenant: str, action_id: str) -> bytes:

@@ -189,6 +189,8 @@ def _cloud_event(value: bytes, headers: Sequence[Header]) -> tuple[bytes, Mappin
         return Undecodable(ErrorClass.NOT_JSON, f"CloudEvent: {error}")
     except RecursionError:
         return Undecodable(ErrorClass.TOO_DEEP, f"CloudEvent: nested deeper than {DEPTH_MAX}")
+    except UnicodeDecodeError as error:
+        return Undecodable(ErrorClass.ENCODING, f"CloudEvent: not UTF-8: {error.reason}")
     if event.specversion != "1.0":
         return Undecodable(ErrorClass.UNKNOWN_TYPE, f"CloudEvents specversion {event.specversion!r}; 1.0 is known")
     data = bytes(event.data)

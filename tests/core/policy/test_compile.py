@@ -164,7 +164,9 @@ def test_a_financial_class_without_a_limit_has_the_default_of_ten_percent() -> N
 def test_one_key_selects_what_people_see(spec: dict[str, Any], asks: list[str]) -> None:
     base = {"level": 3, "consequence": ["internal"], "auto_max_change": "0.10", "auto_min_confidence": "0.80"}
     policy = make_policy(classes={"t": {**base, **spec}})
-    action = make_action(type="t", confidence=0.7, changes=[{"entity": {"account": "a"}, "field": "f", "before": 1, "after": 2}])
+    action = make_action(
+        type="t", confidence=0.7, changes=[{"entity": {"account": "a"}, "field": "f", "before": 1, "after": 2}]
+    )
     assert set(asks) <= set(rules(decide(action, policy)))
     if not asks:
         assert decide(action, policy).outcome is Outcome.EXECUTE
@@ -173,7 +175,11 @@ def test_one_key_selects_what_people_see(spec: dict[str, Any], asks: list[str]) 
 def test_an_unclassified_type_goes_to_the_default_queue() -> None:
     cls = compiled().of("no.such.type")
     assert cls.baseline is not None
-    assert (cls.baseline.rule, cls.baseline.queue, cls.baseline.outcome) == ("class.undefined", "triage", Outcome.ESCALATE)
+    assert (cls.baseline.rule, cls.baseline.queue, cls.baseline.outcome) == (
+        "class.undefined",
+        "triage",
+        Outcome.ESCALATE,
+    )
     assert cls.label == "none"
 
 
@@ -290,7 +296,11 @@ def test_a_rule_fires_where_all_of_its_match_holds_or_cannot_be_told(
 
 @pytest.mark.parametrize(
     ("then", "outcome", "asked"),
-    [("review", Outcome.REVIEW, ["triage"]), ("escalate", Outcome.ESCALATE, ["triage"]), ("refuse", Outcome.REFUSE, [])],
+    [
+        ("review", Outcome.REVIEW, ["triage"]),
+        ("escalate", Outcome.ESCALATE, ["triage"]),
+        ("refuse", Outcome.REFUSE, []),
+    ],
 )
 def test_a_rule_says_what_happens_then(then: str, outcome: Outcome, asked: list[str]) -> None:
     found = decide(make_action(**post(type="draft.internal")), rule({"content.text": {"contains": "park"}}, then=then))
@@ -307,9 +317,7 @@ def test_a_rule_for_another_class_is_not_asked() -> None:
 
 
 @pytest.mark.behaviour("D11")
-@pytest.mark.parametrize(
-    ("segment", "judged"), [("mid-saas", True), ("enterprise", False), (None, False), (7, True)]
-)
+@pytest.mark.parametrize(("segment", "judged"), [("mid-saas", True), ("enterprise", False), (None, False), (7, True)])
 def test_a_gate_judges_its_segment_and_what_cannot_be_told(segment: Any, judged: bool) -> None:
     policy = make_policy(gates={"first_line": {"state": "enforce"}})
     found = decide(make_action(**first_line("Dear Acme " + LONG, context={"segment": segment})), policy)
