@@ -53,7 +53,6 @@ DONE_S_MAX = 120.0
 """How long the routers may take to catch up once the faults have ended; a stalled partition fails by name."""
 OPEN_S_MAX = 60.0
 STABLE_S = 30.0
-REPEAT_AFTER_S = (0.05, 8.0)
 DECISIONS = ("execute", "review", "escalation", "recommendations", "held")
 
 
@@ -75,6 +74,7 @@ class Dose:
     strays: float = 0.05
     reviewed: float = 0.05
     routers: int = 3
+    repeat_s: tuple[float, float] = (0.05, 8.0)
 
 
 # --- the installation -------------------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ class Load:
         else:
             for share, changed in ((self.dose.repeats, False), (self.dose.changed, True)):
                 if rng.random() < share:
-                    due = elapsed + rng.uniform(*REPEAT_AFTER_S)
+                    due = elapsed + rng.uniform(*self.dose.repeat_s)
                     heapq.heappush(self._due, (due, self.inputs, action_id, value, changed))
         self.inputs += 1
         return await producer.send(self.site.name("actions"), value, entity.encode(), partition=place)

@@ -74,7 +74,7 @@ KINDS = {
     "a text": kind("not_json schema", b'"hello"'),
     "a number": kind("not_json schema", b"12"),
     "null": kind("not_json schema", b"null"),
-    "not JSON": kind("not_json", lambda rng: rng.randbytes(rng.randrange(1, 300)).replace(b"{", b"").decode("latin1").encode()),
+    "not JSON": kind("not_json schema empty", lambda rng: rng.randbytes(rng.randrange(1, 300)).replace(b"{", b"").decode("latin1").encode()),
     "random bytes": kind("not_json encoding empty schema", lambda rng: rng.randbytes(rng.randrange(1, 300))),
     "no value": kind("empty", None),
     "empty value": kind("empty", b""),

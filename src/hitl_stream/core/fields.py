@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Final
 
 from hitl_stream.core.action import Action, entity_of
@@ -36,11 +37,13 @@ def reader(path: str, policy: Policy) -> Read:
     Money comes as (amount in the policy's currency, rate used or None).
     """
     get = raw_reader(path)
-    convert = _converter(path, policy.fields[path].type, policy.currency, policy.rates)
+    kind = policy.fields[path].type
+    convert = _converter(path, kind, policy.currency, policy.rates)
+    plain = {"text": str, "flag": bool}.get(kind)
 
     def read(action: Action, facts: Facts) -> Any:
         value = get(action, facts)
-        return ABSENT if value is ABSENT else convert(value)
+        return value if value is ABSENT or type(value) is plain else convert(value)
 
     return read
 
@@ -48,12 +51,16 @@ def reader(path: str, policy: Policy) -> Read:
 def raw_reader(path: str) -> Read:
     """Return a function that finds a path's value as the bytes had it; null counts as absent."""
     root, _, rest = path.partition(".")
+    keys = rest.split(".")
     if root == "context":
-        return lambda action, facts: _walk(action.context, rest.split("."))
+        return lambda action, facts: ABSENT if not action.context else _walk(action.context, keys)
     if root == "facts":
-        return lambda action, facts: _walk(facts, rest.split("."))
+        return lambda action, facts: ABSENT if not facts else _walk(facts, keys)
     if root == "entity":
         return lambda action, facts: _or_absent(getattr(entity_of(action), rest or "account", None))
+    if not rest:
+        find = attrgetter(path)
+        return lambda action, facts: _or_absent(find(action) or None)
     parts = path.split(".")
     return lambda action, facts: _attributes(action, parts)
 

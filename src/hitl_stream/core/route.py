@@ -91,7 +91,9 @@ def route(
         if found is not None:
             reasons.append(found)
     for extra in cls.extras:
-        reasons.extend(extra(action, facts, verdicts))
+        several = extra(action, facts, verdicts)
+        if several:
+            reasons.extend(several)
 
     size = abs(past.ratio) / cls.limit_float if cls.limit_float else 0.0
     score = policy.scale.score(size, doubt, z / policy.unusual_over, 0.0 if action.evidence else 1.0, money)

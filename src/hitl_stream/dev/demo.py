@@ -204,7 +204,8 @@ async def _watch(
         with suppress(asyncio.CancelledError):
             sent = await agents
     until = time.monotonic() + DRAIN_SECONDS_MAX
-    while time.monotonic() < until and (tally.waiting or not await reader.at_the_end()):
+    # The end first: what is read while it is asked for may be an action that still waits.
+    while time.monotonic() < until and (not await reader.at_the_end() or tally.waiting):
         _still_there(router, reader, home)
         watcher.shown(View(place, tally, tally.look(time.monotonic()), time.monotonic() - started, "draining"))
         await asyncio.sleep(LOOK_SECONDS)
@@ -459,19 +460,23 @@ class _Reader:
         self.names = {topics.name(name): name for name in ROUTER_TOPICS}
         self.parts = [TopicPartition(topic, n) for topic in self.names for n in range(topics.partitions)]
         self.task: asyncio.Task[None] | None = None
+        self._counting = asyncio.Lock()
+        """Held from the fetch to the count: the consumer's position runs ahead of what was counted in between."""
 
     async def run(self) -> None:
         """Read for ever."""
         while True:
-            found = await self.consumer.getmany(timeout_ms=POLL_MS)
-            now_ms = time.time_ns() // 1_000_000
-            for tp, records in found.items():
-                self.tally.take(self.names[tp.topic], records, now_ms)
+            async with self._counting:
+                found = await self.consumer.getmany(timeout_ms=POLL_MS)
+                now_ms = time.time_ns() // 1_000_000
+                for tp, records in found.items():
+                    self.tally.take(self.names[tp.topic], records, now_ms)
 
     async def at_the_end(self) -> bool:
-        """Say whether nothing committed is left to read."""
+        """Say whether everything was counted that was committed when this was asked."""
         ends = await self.consumer.end_offsets(self.parts)
-        return all([await self.consumer.position(tp) >= end for tp, end in ends.items()])
+        async with self._counting:
+            return all([await self.consumer.position(tp) >= end for tp, end in ends.items()])
 
 
 @asynccontextmanager
@@ -530,4 +535,6 @@ def _judged(found: Ledger, tally: Tally) -> str:
         wrong.append(found.conservation)
     if found.counts["inputs"] != (seen := tally.arrived + tally.moved):
         wrong.append(f"{found.counts['inputs']} records are on the action topic, {seen} were seen here")
+    if tally.waiting:
+        wrong.append(f"{tally.waiting} answers were not seen here")
     return "; ".join(wrong) or CONSERVED

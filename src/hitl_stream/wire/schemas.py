@@ -1,4 +1,4 @@
-"""JSON Schemas of the records and an AsyncAPI document of the topics, made from the definitions the code decodes with."""
+"""JSON Schemas of the records and an AsyncAPI document of the topics, from the definitions that decode them."""
 
 from __future__ import annotations
 

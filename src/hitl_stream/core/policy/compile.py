@@ -6,7 +6,7 @@ stretch of time and says which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -34,7 +34,8 @@ EXECUTE_BY_MAX_MS = 15 * 86_400_000
 AGENTS_CACHED_MAX = 65_536
 
 OUTCOMES = {"review": Outcome.REVIEW, "escalate": Outcome.ESCALATE, "refuse": Outcome.REFUSE}
-Extra = Callable[[Action, Facts, Verdicts], list[Reason]]
+Extra = Callable[[Action, Facts, Verdicts], Sequence[Reason]]
+NONE: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +260,13 @@ class _Compiler:
         matches = self._matches(rule.match)
         outcome, name, asked = OUTCOMES[rule.then], f"rule.{rule.id}", rule.queue or queue
 
-        def extra(action: Action, facts: Facts, verdicts: Verdicts) -> list[Reason]:
+        def extra(action: Action, facts: Facts, verdicts: Verdicts) -> Sequence[Reason]:
             try:
                 hits = matches(action, facts)
             except FieldError as error:
                 return [Reason(name, str(error), "its declared type", Outcome.ESCALATE, rule.queue or senior)]
             if hits is None:
-                return []
+                return NONE
             saw, limit, rate = hits
             return [Reason(name, saw, limit, outcome, None if outcome is Outcome.REFUSE else asked, rate=rate)]
 
@@ -285,10 +286,10 @@ class _Compiler:
         def reason(rule: str, found: Finding, outcome: Outcome, asked: str | None, error: str) -> Reason:
             return Reason(rule, found.saw, found.limit, outcome, asked, gate=gate_name, error=error, counts=counts)
 
-        def extra(action: Action, facts: Facts, verdicts: Verdicts) -> list[Reason]:
+        def extra(action: Action, facts: Facts, verdicts: Verdicts) -> Sequence[Reason]:
             try:
                 if matches is not None and matches(action, facts) is None:
-                    return []
+                    return NONE
             except FieldError as error:
                 found = Finding(str(error), "its declared type")
                 return [reason(f"gate.{gate_name}", found, Outcome.ESCALATE, senior, "other")]
@@ -314,17 +315,12 @@ class _Compiler:
         tests = [(path, reader(path, self.policy), self._test(path, spec)) for path, spec in match.items()]
 
         def matches(action: Action, facts: Facts) -> tuple[str, str, str | None] | None:
-            saws, limits, rates = [], [], []
-            for path, read, test in tests:
+            # Nearly every rule is not met, mostly by its first field: say so before anything is written down.
+            for _, read, test in tests:
                 value = read(action, facts)
                 if value is ABSENT or not test.holds(value):
                     return None
-                amount, rate = value if isinstance(value, tuple) and test.money else (value, None)
-                saws.append(f"{path} {amount}")
-                limits.append(test.text)
-                if rate is not None:
-                    rates.append(str(rate))
-            return ", ".join(saws), ", ".join(limits), ", ".join(rates) or None
+            return _described([(path, read(action, facts), test) for path, read, test in tests])
 
         return matches
 
@@ -337,17 +333,29 @@ class _Compiler:
         over = bound(spec.over) if spec.over is not None else None
         under = bound(spec.under) if spec.under is not None else None
 
-        def holds(value: Any) -> bool:
-            amount = value[0] if money else value
-            return (
-                (over is None or amount > over)
-                and (under is None or amount < under)
-                and (spec.is_ is None or _same(amount, spec.is_))
-                and (spec.in_ is None or amount in spec.in_)
-                and (spec.not_in is None or amount not in spec.not_in)
-                and (spec.contains is None or _holds(amount, spec.contains))
-            )
+        predicates: list[Callable[[Any], bool]] = []
+        if over is not None:
+            predicates.append(lambda amount: bool(amount > over))
+        if under is not None:
+            predicates.append(lambda amount: bool(amount < under))
+        if spec.is_ is not None:
+            wanted = spec.is_
+            predicates.append(lambda amount: _same(amount, wanted))
+        if spec.in_ is not None:
+            predicates.append(frozenset(spec.in_).__contains__)
+        if spec.not_in is not None:
+            refused = frozenset(spec.not_in)
+            predicates.append(lambda amount: amount not in refused)
+        if spec.contains is not None:
+            part = spec.contains
+            predicates.append(lambda amount: _holds(amount, part))
+        (first, *others) = predicates
 
+        def every(value: Any) -> bool:
+            amount = value[0] if money else value
+            return first(amount) and all(other(amount) for other in others)
+
+        holds = every if others or money else first
         pairs = {"over": over, "under": under, "is": spec.is_, "in": spec.in_, "not in": spec.not_in,
                  "contains": spec.contains}  # fmt: skip
         text = " and ".join(f"{name} {value}" for name, value in pairs.items() if value is not None)
@@ -377,6 +385,18 @@ class _Test:
     holds: Callable[[Any], bool]
     text: str
     money: bool
+
+
+def _described(hits: Sequence[tuple[str, Any, _Test]]) -> tuple[str, str, str | None]:
+    """Write what a rule saw, what it allows, and the exchange rates used."""
+    saws, limits, rates = [], [], []
+    for path, value, test in hits:
+        amount, rate = value if test.money else (value, None)
+        saws.append(f"{path} {amount}")
+        limits.append(test.text)
+        if rate is not None:
+            rates.append(str(rate))
+    return ", ".join(saws), ", ".join(limits), ", ".join(rates) or None
 
 
 def _same(value: Any, wanted: str | bool | Decimal) -> bool:

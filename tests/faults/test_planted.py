@@ -1,0 +1,76 @@
+"""The checks are checked: routers with a known bug planted in them must be found out.
+
+Each bug is one that the lane was built to exclude (kafka-facts of the design); the launcher plants it, product code knows
+nothing of it. The same load and faults without a plant must find nothing, or the findings would prove nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import pytest
+
+from faults.harness import Dose, Findings, Load, Run, finished, judge, kills, pauses, site
+from support.kafka import within
+
+pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(600)]
+
+KILLED = Dose(1_200, 150, kills=4, gap_s=(0.5, 1.5), repeats=0.6)
+STOPPED = Dose(800, 200, repeats=0.3)
+
+Broken = Callable[[Findings], list[str]]
+PLANTS: dict[str, tuple[Dose, dict[str, str], Broken]] = {
+    # Offsets pass actions whose answers a kill then takes away.
+    "commit_early": (KILLED, {}, lambda found: found.lost),
+    # What an aborted batch left in the window makes the batch a repeat of itself.
+    "state_early": (STOPPED, {"HITL_STOPS": "0.3"}, lambda found: found.wrong),
+    # After a restart a repeat is taken for new, and runs again.
+    "no_restore": (KILLED, {}, lambda found: found.executed_twice),
+    # A commit is good although a batch of outputs never arrived.
+    "delivery_unawaited": (STOPPED, {}, lambda found: found.lost),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_bug_is_found_out(kafka: str, seed: int, plant: str, report: Callable[[Run], None]):
+    dose, environment, broken = PLANTS[plant]
+    found = within(_run(kafka, dose, seed, HITL_PLANT=plant, **environment), 200.0)
+    report(Run(f"planted {plant}", "short", seed, {"actions": dose.actions}, found))
+
+    assert broken(found), f"{plant} was not found out: {found.text()}"
+    assert "hitl verify" in found.verify or plant == "state_early", "hitl verify did not see it"
+
+
+@pytest.mark.parametrize(
+    ("dose", "environment"), [(KILLED, {}), (STOPPED, {"HITL_STOPS": "0.3"})], ids=["kills", "stops"]
+)
+def test_the_same_run_without_a_planted_bug_finds_nothing(
+    kafka: str, seed: int, dose: Dose, environment: dict[str, str]
+):
+    found = within(_run(kafka, dose, seed, **environment), 200.0)
+
+    assert found.ok, found.text()
+
+
+def test_a_committed_offset_that_is_read_before_the_producer_starts_is_found_out(
+    kafka: str, full: bool, seed: int, report: Callable[[Run], None]
+):
+    """The gap is narrow: a transaction must be under way while the partition changes hands. So many hands change."""
+    dose = Dose(6_000, 250, kills=8, pauses=4, pause_s=(10.5, 12.0), gap_s=(0.5, 1.5)) if full else None
+    if dose is None:
+        pytest.skip("takes a minute of pauses; --dose=full")
+    found = within(_run(kafka, dose, seed, HITL_PLANT="committed_first"), 400.0)
+    report(Run("planted committed_first", "full", seed, {"actions": dose.actions}, found))
+
+    assert found.doubled or found.executed_twice, found.text()
+
+
+async def _run(kafka: str, dose: Dose, seed: int, **environment: str) -> Findings:
+    async with site(kafka, 3 if dose.kills else 1, **environment) as here:
+        load = Load(here, dose, seed)
+        rng = random.Random(seed)
+        await asyncio.gather(load.run(), kills(here, load, dose, rng), pauses(here, load, dose, rng))
+        await finished(here)
+        return await judge(here, load.sent)
