@@ -95,7 +95,7 @@ def route(
         if several:
             reasons.extend(several)
 
-    size = abs(past.ratio) / cls.limit_float if cls.limit_float else 0.0
+    size = abs(past.ratio) / cls.limit_float if cls.limit_float else float(cls.limit is not None and past.ratio != 0.0)
     score = policy.scale.score(size, doubt, z / policy.unusual_over, 0.0 if action.evidence else 1.0, money)
     if cls.banded and score.total >= policy.review_from:
         reasons.append(_banded(score, policy, cls))

@@ -8,6 +8,7 @@ goes into a draft of the window, which the lane applies after a known commit.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -35,6 +36,8 @@ from hitl_stream.wire.topics import TABLE, TopicSet
 from hitl_stream.wire.writer import NAMES, Writer, with_action
 
 IDENTITY_BYTES = 16
+TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, version 00; anything else is not carried on."""
 STAMP_BYTES = 8
 """A claim remembers its offset in so many bytes, then the beginning of the action hash."""
 DESTINATIONS = {
@@ -270,7 +273,7 @@ class _Batch:
             return
         draft = self.draft
         draft.at(record.timestamp)
-        identity = identity_of(tenant, action.action_id)
+        identity = identity_of(tenant, entity.account or action.agent.id, action.action_id)
         earlier = draft.earlier(identity)
         if earlier is not None:
             why, reason = _repeat(earlier, decoded.digest)
@@ -297,12 +300,13 @@ class _Batch:
         sender = self._sender(record, decoded) if record.headers else _PUBLISHER
         if self._stranger(record.topic, action, tenant, sender) is not None:
             return
-        if home_of(action, tenant, entity_of(action), self._partitions) != record.partition:
+        entity = entity_of(action)
+        if home_of(action, tenant, entity, self._partitions) != record.partition:
             return
         if self._untimely(action, record.timestamp, self.policy.of(action.type).max_age_ms) is not None:
             return
         self.draft.at(record.timestamp)
-        identity = identity_of(tenant, action.action_id)
+        identity = identity_of(tenant, entity.account or action.agent.id, action.action_id)
         if self.draft.earlier(identity) is None:
             self.draft.remember(identity, stamp_of(record.offset, decoded.digest))
             recall(action, tenant, self.draft)
@@ -316,8 +320,10 @@ class _Batch:
         doubled = sum(name == records.VIA_HEADER for name, _ in record.headers) > 1
         for name, content in record.headers:
             if name == records.TRACE_HEADER:
-                trace = (content or b"").decode("ascii", "replace")
-                kept.append((name, content or b""))
+                found = TRACEPARENT.fullmatch(content or b"")
+                if found is not None:
+                    trace = found[1].decode()
+                    kept.append((name, content))
             elif name == records.VIA_HEADER:
                 via = content or b""
             elif name == SEAL_HEADER:
@@ -464,9 +470,9 @@ class _Batch:
         self.tally.audit += 1
 
 
-def identity_of(tenant: str, action_id: str) -> bytes:
-    """Return the digest under which the window knows an action's id."""
-    return hashlib.blake2b(f"{tenant}/{action_id}".encode(), digest_size=IDENTITY_BYTES).digest()
+def identity_of(tenant: str, place: str, action_id: str) -> bytes:
+    """Return the digest under which the window knows an action's id: per account (per agent, where there is none)."""
+    return hashlib.blake2b(f"{tenant}\0{place}\0{action_id}".encode(), digest_size=IDENTITY_BYTES).digest()
 
 
 def stamp_of(offset: int, digest: bytes) -> bytes:

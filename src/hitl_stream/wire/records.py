@@ -127,7 +127,6 @@ VIA_HEADER = "hitl-via"
 TRACE_HEADER = "traceparent"
 DECISION = "decision/1"
 CLOSED = "closed/1"
-DEAD = "dead/1"
 VIA = "via/1"
 
 ERROR_HEADER = "hitl-error"
