@@ -521,7 +521,7 @@ def test_a_missing_topic_names_the_command_that_makes_it() -> None:
     producer = FakeProducer()
     producer.unknown = UnknownTopicOrPartitionError()
 
-    with pytest.raises(UsageError, match=r"no topic hitl\.actions at .*hitl topics create"):
+    with pytest.raises(UsageError, match=r"no topic hitl\.actions at .*hitl topics apply"):
         asyncio.run(published(producer, []))
     assert producer.stopped
 

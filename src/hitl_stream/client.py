@@ -337,7 +337,7 @@ class Publisher:
                 self.partitions = len(await producer.partitions_for(self.topic))
         except UnknownTopicOrPartitionError:
             await _stop(producer)
-            raise UsageError(f"no topic {self.topic} at {self.bootstrap}; `hitl topics create` makes it") from None
+            raise UsageError(f"no topic {self.topic} at {self.bootstrap}; `hitl topics apply` makes it") from None
         except (KafkaError, OSError, TimeoutError) as error:
             await _stop(producer)
             why = str(error) or f"no answer within {self._timeout:g} s"

@@ -22,6 +22,7 @@ from hitl_stream.core.errors import BrokenError, HitlError
 
 STOP_TIMEOUT_S = 25.0
 """SIGTERM is answered inside the 30 s that orchestrators give."""
+CRASH_POLL_S = 0.05
 GC_THRESHOLDS = (50_000, 20, 100)
 """The window holds millions of live objects: at Python's default thresholds half the CPU goes into walking them."""
 
@@ -84,5 +85,5 @@ async def _serve(services: Iterable[ServiceT]) -> None:
 
 
 async def _crash_of(root: Service) -> None:
-    while not root.crashed:
-        await asyncio.sleep(0.05)
+    while not root.crashed:  # noqa: ASYNC110 - mode tells of a crash by an attribute only
+        await asyncio.sleep(CRASH_POLL_S)

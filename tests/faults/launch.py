@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from hitl_stream.core.window import Draft
 from hitl_stream.lane import lane as lane_module
@@ -74,26 +74,6 @@ def _consumers() -> list[AIOKafkaConsumer]:
     return found
 
 
-def committed_first() -> None:
-    """Read the committed offset before the producer starts (and as plain `committed()` does)."""
-    consumers, early = _consumers(), {}
-    start = Transactions.start
-
-    async def read_then_start(client: Mapping[str, Any], transactional_id: str, group: str) -> Transactions:
-        number = int(transactional_id.rsplit("-", 1)[1])
-        (consumer,) = consumers
-        mine = [tp for tp in consumer.assignment() if tp.partition == number]
-        early.update({tp: await consumer.committed(tp) for tp in mine})
-        await asyncio.sleep(EARLY_S)
-        return await start(client, transactional_id, group)
-
-    async def remembered(_: Any, __: str, partitions: Any, ___: float) -> dict[TopicPartition, int | None]:
-        return {tp: early.get(tp) for tp in partitions}
-
-    Transactions.start = read_then_start  # type: ignore[method-assign,assignment]
-    lane_module.stable_offsets = remembered
-
-
 def commit_early() -> None:
     """Commit the offsets before the transaction, outside of it."""
     consumers = _consumers()
@@ -130,25 +110,6 @@ def no_restore() -> None:
     Lane.__init__ = without  # type: ignore[method-assign]
 
 
-def producer_kept() -> None:
-    """Keep a partition's producer when the partition leaves, and use it again when it comes back."""
-    kept: dict[str, Transactions] = {}
-    start, drop = Transactions.start, Transactions.drop
-
-    async def reuse(client: Mapping[str, Any], transactional_id: str, group: str) -> Transactions:
-        old = kept.pop(transactional_id, None)
-        return old if old is not None else await start(client, transactional_id, group)
-
-    async def keep(self: Transactions) -> None:
-        if self._producer._txn_manager.state.name == "READY":
-            kept[self._producer._txn_manager.transactional_id] = self
-        else:
-            await drop(self)
-
-    Transactions.start = reuse  # type: ignore[method-assign,assignment]
-    Transactions.drop = keep  # type: ignore[method-assign]
-
-
 def delivery_unawaited() -> None:
     """Commit without waiting for every delivery, and lose one record batch in ten on the way."""
     write = Transactions._write
@@ -164,8 +125,7 @@ def delivery_unawaited() -> None:
 
 
 PLANTS: Mapping[str, Callable[[], None]] = {
-    function.__name__: function
-    for function in (committed_first, commit_early, state_early, no_restore, producer_kept, delivery_unawaited)
+    function.__name__: function for function in (commit_early, state_early, no_restore, delivery_unawaited)
 }
 
 

@@ -38,7 +38,7 @@ SECONDS_MAX = 1_700.0
 def test_f1_routers_killed_at_any_time_lose_and_double_nothing_and_resume(
     kafka: str, full: bool, seed: int, report: Report
 ):
-    dose = Dose(100_000, 1_000, kills=60, gap_s=(0.5, 2.5)) if full else Dose(5_000, 350, kills=6, gap_s=(0.5, 2.5))
+    dose = Dose(100_000, 1_000, kills=60, gap_s=(0.5, 2.5)) if full else Dose(4_000, 350, kills=6, gap_s=(0.5, 2.0))
 
     async def scenario() -> None:
         async with site(kafka, dose.routers) as here:
@@ -66,7 +66,7 @@ def test_f2_routers_paused_past_lease_and_session_lose_and_double_nothing(
     dose = (
         Dose(100_000, 250, pauses=20, pause_s=(0.5, 45.0), gap_s=(0.2, 4.0))
         if full
-        else Dose(5_000, 150, pauses=3, pause_s=(0.5, 13.0), gap_s=(0.2, 2.0))
+        else Dose(3_500, 150, pauses=3, pause_s=(0.5, 13.0), gap_s=(0.2, 1.5))
     )
 
     async def scenario() -> None:
@@ -117,8 +117,8 @@ def test_kills_and_pauses_and_stopped_batches_at_once_lose_and_double_nothing(
 def test_f15_growing_from_one_to_three_and_back_under_load_loses_and_doubles_nothing(
     kafka: str, full: bool, seed: int, report: Report
 ):
-    dose = Dose(100_000, 500, routers=1) if full else Dose(4_500, 250, routers=1)
-    rounds, stay_s = (10, 6.0) if full else (1, 4.0)
+    dose = Dose(100_000, 500, routers=1) if full else Dose(3_500, 250, routers=1)
+    rounds, stay_s = (10, 6.0) if full else (1, 2.5)
 
     async def grow(load: Load) -> int:
         changes = 0

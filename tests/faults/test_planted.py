@@ -1,7 +1,8 @@
 """The checks are checked: routers with a known bug planted in them must be found out.
 
-Each bug is one that the lane was built to exclude (kafka-facts of the design); the launcher plants it, product code knows
-nothing of it. The same load and faults without a plant must find nothing, or the findings would prove nothing.
+Each bug is one that the lane was built to exclude. The launcher plants it; product code knows nothing of it. The same
+load and faults without a plant must find nothing, or the findings would prove nothing. Two more bugs are too rare for
+a load to show and are planted step by step in tests/kafka/test_lane.py.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from support.kafka import within
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(600)]
 
-KILLED = Dose(1_200, 150, kills=4, gap_s=(0.5, 1.5), repeats=0.6)
-STOPPED = Dose(800, 200, repeats=0.3)
+KILLED = Dose(1_000, 125, kills=4, gap_s=(0.5, 1.5), repeats=0.6, repeat_s=(0.5, 4.0))
+STOPPED = Dose(500, 200, repeats=0.3, repeat_s=(0.05, 2.0))
 
 Broken = Callable[[Findings], list[str]]
 PLANTS: dict[str, tuple[Dose, dict[str, str], Broken]] = {
@@ -47,24 +48,13 @@ def test_a_planted_bug_is_found_out(kafka: str, seed: int, plant: str, report: C
     ("dose", "environment"), [(KILLED, {}), (STOPPED, {"HITL_STOPS": "0.3"})], ids=["kills", "stops"]
 )
 def test_the_same_run_without_a_planted_bug_finds_nothing(
-    kafka: str, seed: int, dose: Dose, environment: dict[str, str]
+    kafka: str, full: bool, seed: int, dose: Dose, environment: dict[str, str]
 ):
+    if not full:
+        pytest.skip("test_faults.py runs the like; --dose=full")
     found = within(_run(kafka, dose, seed, **environment), 200.0)
 
     assert found.ok, found.text()
-
-
-def test_a_committed_offset_that_is_read_before_the_producer_starts_is_found_out(
-    kafka: str, full: bool, seed: int, report: Callable[[Run], None]
-):
-    """The gap is narrow: a transaction must be under way while the partition changes hands. So many hands change."""
-    dose = Dose(6_000, 250, kills=8, pauses=4, pause_s=(10.5, 12.0), gap_s=(0.5, 1.5)) if full else None
-    if dose is None:
-        pytest.skip("takes a minute of pauses; --dose=full")
-    found = within(_run(kafka, dose, seed, HITL_PLANT="committed_first"), 400.0)
-    report(Run("planted committed_first", "full", seed, {"actions": dose.actions}, found))
-
-    assert found.doubled or found.executed_twice, found.text()
 
 
 async def _run(kafka: str, dose: Dose, seed: int, **environment: str) -> Findings:

@@ -604,6 +604,56 @@ def test_a_fenced_slice_opens_anew_only_if_it_is_still_assigned(topics: Topics, 
     within(scenario())
 
 
+async def zombie(here: Place, count: int) -> Transactions:
+    """Return an older owner's producer in the middle of a transaction: all written, nothing committed."""
+    owner: Transactions = await here.producer()
+    await owner._producer.begin_transaction()
+    outputs = [Output(here.out, 0, None, b"%d|in|%d|" % (n + 1, n)) for n in range(count)]
+    await asyncio.gather(*await owner._write(outputs))
+    await owner._producer.send_offsets_to_transaction({here.input(): count}, here.spec().group)
+    return owner
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["the lane's order", "committed offset first (planted)"])
+def test_what_the_old_owner_commits_until_it_is_fenced_is_not_decided_again(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch, right: bool
+):
+    """Only an offset that is read after the fence counts what the old owner committed just before it."""
+    start = Transactions.start
+
+    async def scenario() -> list[int]:
+        here = await place(topics)
+        await send(here.bootstrap, here.inputs[0], numbers(10))
+        old = await zombie(here, 10)
+        early: dict[Any, int | None] = {}
+
+        async def commit_then_start(client: Any, transactional_id: str, group: str) -> Transactions:
+            if not right:
+                async with consuming(here.bootstrap, group_id=group) as consumer:
+                    early[here.input()] = await consumer.committed(here.input())
+            await old._producer.commit_transaction()
+            return await start(client, transactional_id, group)
+
+        monkeypatch.setattr(Transactions, "start", commit_then_start)
+        if not right:
+
+            async def remembered(*_: Any) -> dict[Any, int | None]:
+                return early
+
+            monkeypatch.setattr(module, "stable_offsets", remembered)
+        async with hosted(here.spec(), Toy(here.out)) as lane:
+            await send(here.bootstrap, here.inputs[0], [b"last"])
+            await until(lambda: lane.ready and lane.consumer.highwater(here.input()) == 11)
+            await answers(here.bootstrap, here.out, 11)
+            await asyncio.sleep(0.5)
+            found = offsets(await answers(here.bootstrap, here.out, 11))
+        await old.drop()
+        return found
+
+    found = within(scenario())
+    assert (found == list(range(11))) is right
+
+
 def test_an_older_producer_of_a_partition_can_commit_nothing_more(topics: Topics):
     async def scenario() -> None:
         here = await place(topics)

@@ -250,7 +250,7 @@ def _details(says: Mapping[str, Any]) -> Iterator[str]:
     first = [f"{says[name]}" for name in ("outcome", "end", "why", "status", "error", "verdict") if says.get(name)]
     agent, entity = _dict(says.get("agent")), _dict(says.get("entity"))
     if agent:
-        first.append(f"{says.get('type')} by {agent.get('id')} {agent.get('version')}")
+        first.append(f"{says.get('type')} by {agent.get('id')} {agent.get('version') or ''}".rstrip())
     if entity:
         first.append("/".join(str(part) for part in (entity.get("account"), entity.get("campaign")) if part))
     if _dict(says.get("score")):

@@ -6,10 +6,11 @@ import sys
 from importlib import import_module
 from typing import NoReturn
 
+import structlog
 from cyclopts import App, CycloptsError
 
 from hitl_stream import __version__
-from hitl_stream.cli.terminal import err, say
+from hitl_stream.cli.terminal import out, say
 from hitl_stream.core.errors import HitlError
 
 INTERRUPTED = 130
@@ -39,16 +40,20 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        result = build()(arguments, exit_on_error=False, print_error=False, console=err, result_action="return_value")
+        result = build()(arguments, exit_on_error=False, print_error=False, console=out, result_action="return_value")
     except CycloptsError as error:
         say(f"{error}\nTry: hitl --help")
         return USAGE
     except HitlError as error:
         say(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except Exception:
+        structlog.get_logger().exception("an error of hitl itself")
+        say("hitl broke on an error of its own; the log above says where. Please report it with that log.")
+        return INTERNAL
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return result if isinstance(result, int) else 0

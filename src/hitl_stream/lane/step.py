@@ -26,7 +26,8 @@ class Record(Protocol):
 class Output(Struct, frozen=True, gc=False):
     """One record to be written in the batch's transaction, to a partition that the step names.
 
-    `headers` is a list because aiokafka's record builder takes nothing else. `index` is the place in the batch of the record that caused it (−1: none, such as a timer).
+    `headers` is a list because aiokafka's record builder takes nothing else. `index` is the place in the batch of the
+    record that caused it (−1: none, such as a timer).
     """
 
     topic: str

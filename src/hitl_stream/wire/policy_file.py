@@ -89,8 +89,8 @@ def lint_file(loaded: LoadedPolicy) -> tuple[Problem, ...]:
 def digest_of(policy: Policy) -> str:
     """Return SHA-256, in hex, of the policy's canonical JSON: keys sorted, no white space, lists in their order.
 
-    What is as it would be anyway does not count, so that a release that adds an optional field leaves old digests alone.
-    For that a default, once released, never changes.
+    What is as it would be anyway does not count, so that a release that adds an optional field leaves old digests
+    alone. For that a default, once released, never changes.
     """
     content = policy.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
