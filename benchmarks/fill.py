@@ -30,7 +30,9 @@ class Bids:
         self.count += 1
         before = round(r.uniform(0.2, 9), 2)
         change = r.gauss(0, 0.06) * (6 if r.random() < 0.02 else 1)
-        tenant, account, campaign = f"t{i % TENANTS}", f"acc-{i % ACCOUNTS}", f"cmp-{i % CAMPAIGNS}"
+        # A campaign belongs to one account, and an account to one tenant.
+        place = i % CAMPAIGNS
+        tenant, account, campaign = f"t{place % ACCOUNTS % TENANTS}", f"acc-{place % ACCOUNTS}", f"cmp-{place}"
         value = (
             f'{{"action_id":"act-{i:09d}","tenant":"{tenant}",'
             f'"agent":{{"id":"bidder-{i % AGENTS}","version":"2026.11.3"}},"type":"{r.choice(TYPES)}",'

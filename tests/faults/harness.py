@@ -1,4 +1,4 @@
-"""A bench for faults: a real Kafka, router processes, a load that shows what went wrong, faults by a seed, and a reader.
+"""A bench for faults: a real Kafka, router processes, a load that shows what goes wrong, faults by a seed, a reader.
 
 The reader here is written for its purpose and shares nothing with `hitl verify` but the bytes: both must agree.
 What the load makes visible:
@@ -436,7 +436,7 @@ async def pauses(site_: Site, load_: Load, dose: Dose, rng: random.Random) -> li
 
 
 async def finished(site_: Site, seconds_max: float = DONE_S_MAX) -> None:
-    """Return once the group has committed past every record of the inputs; else name the partitions that stand still."""
+    """Return once the group has committed past every record of the inputs; else name what stands still."""
     deadline = time.monotonic() + seconds_max
     while True:
         waiting = await _waiting(site_)
@@ -624,7 +624,8 @@ class Run:
     def line(self) -> str:
         facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
         ends = ", ".join(f"{name} {count}" for name, count in sorted(self.found.ends.items()))
-        waits = f"wait p50 {self.found.wait_s(0.5):.3f} s, p99 {self.found.wait_s(0.99):.1f} s, max {self.found.wait_s(1):.1f} s"
+        p50, p99, longest = (self.found.wait_s(share) for share in (0.5, 0.99, 1))
+        waits = f"wait p50 {p50:.3f} s, p99 {p99:.1f} s, max {longest:.1f} s"
         return f"{self.name} ({self.dose}, seed {self.seed}): {facts}; {ends}; {waits}; {self.found.text()}"
 
     def write(self, path: Path = RESULTS) -> None:
@@ -647,12 +648,12 @@ HEAD = """# Results of the fault tests
 
 Each row is one run of `tests/faults` against Apache Kafka from its jars. *Lost*: an input offset without an answer.
 *Doubled*: an input with two answers, or an id executed twice. *Overtaken*: an action decided after a later one of its
-campaign. *Wrong*: an id whose repeats were not all refused as `duplicate`, or whose changed bytes not all as `conflict`.
+campaign. *Wrong*: an id whose repeats were not all refused as `duplicate`, or its changed bytes not as `conflict`.
 *Wait*: from an input's append to its answer's append, median / 99th percentile / longest, in seconds.
 
-| when (UTC) | scenario | dose | seed | figures | inputs | lost | doubled | overtaken | wrong | hitl verify | wait | machine | command |
+| when (UTC) | scenario | dose | seed | figures | inputs | lost | doubled | overtaken | wrong | verify | wait | machine | command |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
-"""
+"""  # noqa: E501  a table's head is one line
 
 
 def machine() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ from faults.harness import (
     Dose,
     Load,
     Run,
+    Site,
     explained,
     finished,
     judge,
@@ -26,12 +28,14 @@ from faults.harness import (
     site,
     troubles,
 )
-from support.kafka import within
+from hitl_stream.dev.broker import ProcessBroker
+from support.kafka import consuming, running, within
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(1_800)]
 
 Report = Callable[[Run], None]
 RESUME_S_MAX = 10.0
+BROKER_S_MAX = 30.0
 SECONDS_MAX = 1_700.0
 
 
@@ -173,6 +177,84 @@ def test_f10_repeats_and_changed_bytes_under_kills_run_once_and_are_refused(
                 assert found.ends["conflict"] == sum(sent.changed for sent in load.sent.values()) > 0
 
     within(scenario(), SECONDS_MAX)
+
+
+def test_f3_rolling_restarts_lose_and_double_nothing(kafka: str, full: bool, seed: int, report: Report):
+    """SIGTERM and a new process, one router after the other, as an upgrade does it."""
+    dose, rounds = (Dose(60_000, 500), 10) if full else (Dose(2_500, 200), 1)
+
+    async def roll(load: Load) -> int:
+        here = load.site
+        for n in range(rounds * dose.routers):
+            if load.done:
+                return n
+            await asyncio.sleep(0.5)
+            router = here.routers[n % dose.routers]
+            assert await asyncio.to_thread(router.terminate) == 0
+            await here.start(n % dose.routers).joined()
+        return rounds * dose.routers
+
+    async def scenario() -> None:
+        async with site(kafka, dose.routers) as here:
+            load = Load(here, dose, seed)
+            with explained(here):
+                _, restarts = await asyncio.gather(load.run(), roll(load))
+                await finished(here)
+                found = await judge(here, load.sent)
+                facts = {"actions": dose.actions, "restarts": restarts} | resumed(here)
+                report(Run("F3 rolling restart", word(full), seed, facts, found))
+                assert found.ok, found.text()
+                assert troubles(here) == []
+                assert restarts >= dose.routers
+                assert longest_resume_s(here) <= RESUME_S_MAX
+
+    within(scenario(), SECONDS_MAX)
+
+
+def test_f4_a_broker_killed_under_load_comes_back_and_nothing_is_lost_or_doubled(full: bool, seed: int, report: Report):
+    """One broker, so everything stands still until it is back; then it must go on by itself."""
+    dose, times = (Dose(30_000, 300), 5) if full else (Dose(2_500, 150), 1)
+    rng = random.Random(seed)
+
+    async def scenario(broker: ProcessBroker) -> None:
+        async with site(broker.bootstrap, dose.routers) as here:
+            load = Load(here, dose, seed)
+            back: list[float] = []
+
+            async def break_it() -> None:
+                for _ in range(times):
+                    await asyncio.sleep(rng.uniform(3.0, 6.0))
+                    await asyncio.to_thread(broker.kill)
+                    await asyncio.sleep(rng.uniform(0.0, 2.0))
+                    await asyncio.to_thread(broker.restart)
+                    back.append(await recovered_s(here))
+
+            with explained(here):
+                await asyncio.gather(load.run(), break_it())
+                await finished(here)
+                found = await judge(here, load.sent)
+                facts = {"actions": dose.actions, "broker kills": times, "recovered after": f"max {max(back):.1f} s"}
+                report(Run("F4 broker kill -9", word(full), seed, facts, found))
+                assert found.ok, found.text()
+                assert troubles(here) == []
+                assert max(back) <= BROKER_S_MAX
+
+    with running("jar", jvm="full" if full else "quick") as broker:
+        assert isinstance(broker, ProcessBroker)
+        within(scenario(broker), SECONDS_MAX)
+
+
+async def recovered_s(here: Site) -> float:
+    """Return how long until every partition commits again past what is in the log now."""
+    started = time.monotonic()
+    async with consuming(here.bootstrap, group_id=here.group) as consumer:
+        ends = await consumer.end_offsets(here.inputs())
+        async with asyncio.timeout(4 * BROKER_S_MAX):
+            for tp, end in ends.items():
+                # The load goes on, so that each partition gets past its end of now, markers included.
+                while (await consumer.committed(tp) or 0) < end:  # noqa: ASYNC110  a broker sets no event
+                    await asyncio.sleep(0.1)
+    return time.monotonic() - started
 
 
 def word(full: bool) -> str:

@@ -553,7 +553,7 @@ def test_rebalances_while_partitions_open_lose_and_double_nothing(topics: Topics
 
 
 def test_a_zombies_commit_fails_and_nothing_doubles(topics: Topics, monkeypatch: pytest.MonkeyPatch):
-    """Between delivery and commit the next owner starts its producer: the transaction is settled, and ours is refused."""
+    """Between delivery and commit the next owner starts its producer: that settles the transaction, ours is refused."""
 
     async def scenario() -> None:
         here = await place(topics)
@@ -700,9 +700,7 @@ def test_a_static_member_that_restarts_gets_its_partitions_back_without_disturbi
 
     assigned_s, open_s, batches = within(scenario())
     with capsys.disabled():
-        print(
-            f"\n  static restart: assigned after {assigned_s:.3f} s, open after {open_s:.3f} s, beside {batches} batches"
-        )
+        print(f"\n  restart: assigned after {assigned_s:.3f} s, open after {open_s:.3f} s, beside {batches} batches")
     assert assigned_s < 1.0
 
 

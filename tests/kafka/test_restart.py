@@ -83,7 +83,7 @@ def both(here: Site) -> None:
 async def until_open(router: object) -> None:
     resumed: Callable[[], float | None] = router.resumed_s  # type: ignore[attr-defined]
     async with asyncio.timeout(120):
-        while resumed() is None:
+        while resumed() is None:  # noqa: ASYNC110  a process sets no event
             await asyncio.sleep(0.1)
 
 

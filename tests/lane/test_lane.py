@@ -1,4 +1,4 @@
-"""Parts of the lane that need no broker: what fits, what is merged in which order, when a consumer counts as stalled."""
+"""Parts of the lane that need no broker: what fits, in which order inputs merge, when a consumer counts as stalled."""
 
 from __future__ import annotations
 

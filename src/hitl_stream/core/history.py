@@ -16,7 +16,9 @@ class History(Struct, frozen=True, gc=False):
     """What an action does to its entities, seen beside what was done before.
 
     `ratio` is the signed relative change of the largest leg. `z` is its robust z-score among the agent's own actions of
-    this type, None where too few are known. `totals` are (absolute, signed) sums by (window, leg).
+    this type, None where too few are known. `totals` are (absolute, signed) sums by (window, leg), `largest_sum` the
+    largest absolute one. `delta` is |after − before| of a single leg, in its own unit, and −1 where there are several
+    or one without a size.
     """
 
     legs: tuple[Leg, ...] = ()
@@ -25,6 +27,8 @@ class History(Struct, frozen=True, gc=False):
     totals: tuple[tuple[int, float, float], ...] = ()
     undefined: str | None = None
     crowded: bool = False
+    delta: float = -1.0
+    largest_sum: float = 0.0
 
 
 NOTHING = History()
@@ -43,16 +47,16 @@ def recall(action: Action, tenant: str, draft: Draft) -> History:
         leg = measure(change)
     except UndefinedError as error:
         return History(undefined=str(error))
-    ratio, totals = leg.ratio, NO_TOTALS
-    crowded = False
-    if draft.sums:
-        entity = change.entity
-        total = draft.add(0, (tenant, entity.account, entity.campaign, change.field), ratio)
-        crowded = total is None
-        if total is not None:
-            totals = ((0, *total),)
-    return History((leg,), ratio, draft.deviation((tenant, action.agent.id, action.type), ratio), totals,
-                   None, crowded)  # fmt: skip
+    ratio, delta = leg.ratio, leg.delta if leg.delta >= 0.0 else -leg.delta
+    who = (tenant, action.agent.id, action.type)
+    if not draft.sums:
+        return History((leg,), ratio, draft.deviation(who, ratio), NO_TOTALS, None, False, delta, 0.0)
+    entity = change.entity
+    total = draft.add(0, (tenant, entity.account, entity.campaign, change.field), ratio)
+    z = draft.deviation(who, ratio)
+    if total is None:
+        return History((leg,), ratio, z, NO_TOTALS, None, True, delta, 0.0)
+    return History((leg,), ratio, z, ((0, *total),), None, False, delta, total[0])
 
 
 def _recall_all(action: Action, tenant: str, draft: Draft) -> History:
@@ -78,4 +82,5 @@ def _recall_all(action: Action, tenant: str, draft: Draft) -> History:
             else:
                 totals.append((which, *total))
     z = draft.deviation((tenant, action.agent.id, action.type), largest) if legs else None
-    return History(tuple(legs), largest, z, tuple(totals), undefined, crowded)
+    largest_sum = max((total[1] for total in totals), default=0.0)
+    return History(tuple(legs), largest, z, tuple(totals), undefined, crowded, -1.0, largest_sum)

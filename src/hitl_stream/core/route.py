@@ -36,6 +36,8 @@ NO_VERDICTS: Verdicts = {}
 UNSCORED = Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 STEEP = 1e-6
 """From this ratio on, the error of a difference of two floats is below 1e-9 of it."""
+RATIO_SAFE = 1e-6
+"""Below it the difference of two large floats may have lost the digits that a cap is compared with."""
 SUM_TOLERANCE = 1e-9
 """Running sums are floats: ten steps of 5 % are not over 50 %."""
 
@@ -69,9 +71,20 @@ def route(
 
     changes, confidence = action.changes, action.confidence
     doubt = 1.0 - confidence if type(confidence) is float else _doubt(confidence)
+    ratio = past.ratio if past.ratio >= 0.0 else -past.ratio
     money = 0.0
     if cls.sized:
-        money = _sized(action, past, policy, cls, reasons)
+        delta = past.delta
+        # One leg that is clearly inside every limit, in floats, needs no closer look; anything else gets one.
+        if (
+            RATIO_SAFE < ratio < cls.limit_safe
+            and 0.0 <= delta < cls.cap_safe
+            and past.largest_sum < cls.sum_safe
+            and (cls.cap is None or changes[0].unit == policy.currency)
+        ):
+            money = delta / cls.cap_float if cls.cap_float else 0.0
+        else:
+            money = _sized(action, past, policy, cls, reasons)
     # `not`, so that a confidence that is missing or out of range is looked at too.
     if cls.confidence is not None and not cls.doubt_min <= doubt <= cls.doubt_safe:
         _doubtful(confidence, cls, reasons)
@@ -95,7 +108,7 @@ def route(
         if several:
             reasons.extend(several)
 
-    size = abs(past.ratio) / cls.limit_float if cls.limit_float else float(cls.limit is not None and past.ratio != 0.0)
+    size = ratio / cls.limit_float if cls.limit_float else float(cls.limit is not None and ratio > 0.0)
     score = policy.scale.score(size, doubt, z / policy.unusual_over, 0.0 if action.evidence else 1.0, money)
     if cls.banded and score.total >= policy.review_from:
         reasons.append(_banded(score, policy, cls))

@@ -42,10 +42,14 @@ class Scale:
         >>> Scale(Weights()).score(1.0, 0.1, 0.0, 0.0, 0.0).total
         0.32
         """
-        size = min(size, 1.0)
-        unusual = min(unusual, 1.0)
-        money = min(money, 1.0)
-        doubt = 1.0 if doubt > 1.0 else max(doubt, 0.0)
+        if size > 1.0:
+            size = 1.0
+        if unusual > 1.0:
+            unusual = 1.0
+        if money > 1.0:
+            money = 1.0
+        if not 0.0 <= doubt <= 1.0:
+            doubt = float(doubt > 0.0)
         total = (
             self.size * size + self.doubt * doubt + self.unusual * unusual + self.missing * missing + self.money * money
         )

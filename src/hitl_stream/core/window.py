@@ -66,44 +66,25 @@ class Reach:
         return max(slots) + max(self.ids_ms // ID_SLOTS, self.norms_ms // NORM_SLOTS, *self.sums_ms, 1) + 1
 
 
-class _Sum:
-    """One entity field's changes within one window, by slot, and their totals as of the newest slot."""
+Slots = tuple[tuple[int, float, float], ...]
+Sum = tuple[int, float, float, float, float, Slots]
+"""One entity field's changes within one window: the slot it is in, what that slot adds up to (absolute, signed), what
+the slots before it add up to, and those slots. A new change makes a new value, so a batch's sums can simply replace the
+committed ones."""
+NO_SUM: Sum = (-1, 0.0, 0.0, 0.0, 0.0, ())
 
-    __slots__ = ("absolute", "last", "signed", "slots")
 
-    def __init__(self) -> None:
-        self.last = -1
-        self.slots: list[tuple[int, float, float]] = []
-        self.absolute = 0.0
-        self.signed = 0.0
-
-    def since(self, slot: int) -> tuple[float, float]:
-        """Return (absolute, signed) of all that counts at `slot`."""
-        if slot == self.last:
-            return self.absolute, self.signed
-        # Recomputed, not subtracted, so that floating error cannot pile up over days.
-        kept = [entry for entry in self.slots if entry[0] >= slot - SUM_SLOTS]
-        return sum(entry[1] for entry in kept), sum(entry[2] for entry in kept)
-
-    def add(self, slot: int, absolute: float, signed: float) -> None:
-        """Add what one slot brought."""
-        if slot > self.last:
-            self.slots = [entry for entry in self.slots if entry[0] >= slot - SUM_SLOTS]
-            self.slots.append((slot, absolute, signed))
-            self.last = slot
-            self.absolute, self.signed = sum(e[1] for e in self.slots), sum(e[2] for e in self.slots)
-        else:
-            _, was_absolute, was_signed = self.slots[-1]
-            self.slots[-1] = (self.last, was_absolute + absolute, was_signed + signed)
-            self.absolute += absolute
-            self.signed += signed
+def rolled(total: Sum, slot: int) -> Sum:
+    """Return a sum moved on to a later slot, without what has left the window."""
+    last, absolute, signed, _, _, slots = total
+    # Added up anew, not subtracted from, so that floating error cannot pile up over days.
+    kept = tuple(entry for entry in (*slots, (last, absolute, signed)) if entry[0] >= slot - SUM_SLOTS)
+    return slot, 0.0, 0.0, sum(entry[1] for entry in kept), sum(entry[2] for entry in kept), kept
 
 
 Ids = dict[int, dict[bytes, bytes]]
 Norms = dict[int, dict[AgentClass, list[float]]]
-Sums = dict[EntityField, _Sum]
-Added = dict[EntityField, list[float]]
-"""What a batch adds to running sums within one slot: [absolute, signed, and the same of what was there before]."""
+Sums = dict[EntityField, Sum]
 Normal = tuple[float, float]
 """Median and scale of what an agent usually does."""
 
@@ -148,13 +129,8 @@ class Window:
             mine = self.norms.setdefault(slot, {})
             for who, values in agents.items():
                 mine.setdefault(who, []).extend(values)
-        for sums, added in zip(self.sums, draft.sums, strict=True):
-            for slot, entities in added.items():
-                for entity, (absolute, signed, *_) in entities.items():
-                    total = sums.get(entity)
-                    if total is None:
-                        total = sums[entity] = _Sum()
-                    total.add(slot, absolute, signed)
+        for sums, changed in zip(self.sums, draft.sums, strict=True):
+            sums.update(changed)
         if draft.append_ms >= 0:
             self.newest_ms = draft.append_ms
             self._forget(draft.append_ms)
@@ -171,7 +147,7 @@ class Window:
             self.normals = {key: normal for key, normal in self.normals.items() if key[0] >= newest}
             for width, sums in zip(self.sum_slot_ms, self.sums, strict=True):
                 oldest = append_ms // width - SUM_SLOTS
-                for entity in [entity for entity, total in sums.items() if total.last < oldest]:
+                for entity in [entity for entity, total in sums.items() if total[0] < oldest]:
                     del sums[entity]
 
 
@@ -179,7 +155,7 @@ class Draft:
     """One batch's view of a window: what is committed, and what the batch itself has added so far."""
 
     __slots__ = (
-        "_committed_values", "_id_slot", "_live", "_norm_slot", "_normals", "_now", "_sum_slots", "_sums", "_values",
+        "_committed_values", "_id_slot", "_live", "_norm_slot", "_normals", "_now", "_values",
         "added", "append_ms", "ids", "norms", "sums", "window",
     )  # fmt: skip
 
@@ -187,7 +163,7 @@ class Draft:
         self.window = window
         self.ids: Ids = {}
         self.norms: Norms = {}
-        self.sums: tuple[dict[int, Added], ...] = tuple({} for _ in window.sums)
+        self.sums: tuple[Sums, ...] = tuple({} for _ in window.sums)
         self.append_ms = -1
         self.added = 0
         self._id_slot = self._norm_slot = -1
@@ -196,8 +172,6 @@ class Draft:
         self._values: dict[AgentClass, list[float]] = {}
         self._committed_values: dict[AgentClass, list[float]] = {}
         self._normals: dict[AgentClass, Normal | None] = {}
-        self._sum_slots = [-1] * len(window.sums)
-        self._sums: list[Added] = [{} for _ in window.sums]
 
     def at(self, append_ms: int) -> None:
         """Move to the append time of the next record.
@@ -221,11 +195,6 @@ class Draft:
             self._normals = {}
             self._values = self.norms.setdefault(slot, {})
             self._committed_values = window.norms.get(slot, {})
-        for which, width in enumerate(window.sum_slot_ms):
-            slot = append_ms // width
-            if slot != self._sum_slots[which]:
-                self._sum_slots[which] = slot
-                self._sums[which] = self.sums[which].setdefault(slot, {})
 
     def earlier(self, identity: bytes) -> bytes | None:
         """Return the stamp under which this id was claimed within the window, or None."""
@@ -280,28 +249,20 @@ class Draft:
 
     def add(self, which: int, entity: EntityField, ratio: float) -> tuple[float, float] | None:
         """Add a change to a running sum; return its (absolute, signed) total with it, or None without room."""
-        added = self._sums[which].get(entity)
-        if added is None:
-            before = self._before(which, entity)
-            if before is None:
+        changed, window = self.sums[which], self.window
+        slot = self.append_ms // window.sum_slot_ms[which]
+        total = changed.get(entity) or window.sums[which].get(entity)
+        if total is None:
+            if len(changed) + len(window.sums[which]) >= ENTITIES_MAX:
                 return None
-            added = self._sums[which][entity] = [0.0, 0.0, *before]
-        added[0] += abs(ratio)
-        added[1] += ratio
-        return added[0] + added[2], added[1] + added[3]
-
-    def _before(self, which: int, entity: EntityField) -> tuple[float, float] | None:
-        """Return the totals of what counts from before this batch's current slot, committed or its own."""
-        sums, slot = self.window.sums[which], self._sum_slots[which]
-        total = sums.get(entity)
-        if total is None and len(sums) + len(self._sums[which]) >= ENTITIES_MAX:
-            return None
-        absolute, signed = (0.0, 0.0) if total is None else total.since(slot)
-        for earlier, entities in self.sums[which].items():
-            if slot - SUM_SLOTS <= earlier < slot and entity in entities:
-                absolute += entities[entity][0]
-                signed += entities[entity][1]
-        return absolute, signed
+            total = NO_SUM
+        if total[0] != slot:
+            total = rolled(total, slot)
+        _, absolute, signed, past_absolute, past_signed, slots = total
+        absolute += abs(ratio)
+        signed += ratio
+        changed[entity] = (slot, absolute, signed, past_absolute, past_signed, slots)
+        return absolute + past_absolute, signed + past_signed
 
 
 def normal_of(values: Iterable[float]) -> Normal | None:

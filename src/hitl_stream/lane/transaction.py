@@ -115,6 +115,7 @@ async def _stop(producer: AIOKafkaProducer) -> None:
     with contextlib.suppress(Exception):
         await producer.client.close()
     _reap(producer)
+    _hush(producer)
 
 
 def _reap(producer: AIOKafkaProducer) -> None:
@@ -124,3 +125,13 @@ def _reap(producer: AIOKafkaProducer) -> None:
         frame = getattr(task.get_coro(), "cr_frame", None)
         if frame is not None and any(frame.f_locals.get("self") is owner for owner in owners):
             task.cancel()
+
+
+def _hush(producer: AIOKafkaProducer) -> None:
+    """Take up the exceptions that nobody awaited: fencing leaves some behind, each a log line when it is collected."""
+    accumulator: Any = producer._message_accumulator
+    batches = [batch for group in (*accumulator._batches.values(), accumulator._pending_batches) for batch in group]
+    futures = [future for batch in batches for future in (batch.future, batch._drain_waiter)]
+    for future in (*futures, producer._txn_manager._transaction_waiter):
+        if future is not None and future.done() and not future.cancelled():
+            future.exception()

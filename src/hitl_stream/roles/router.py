@@ -29,7 +29,7 @@ from hitl_stream.lane.step import Header, Moment, Output, Record, Result
 from hitl_stream.wire import records
 from hitl_stream.wire.codec import Decoded, Undecodable, decode
 from hitl_stream.wire.dead_letter import dead_letter
-from hitl_stream.wire.home import home_of, key_of
+from hitl_stream.wire.home import home, home_of, key_of
 from hitl_stream.wire.records import milliseconds
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, Draw, Lot, SealKey, sealed, sealer
 from hitl_stream.wire.topics import TABLE, TopicSet
@@ -253,27 +253,32 @@ class _Batch:
         if isinstance(decoded, Undecodable):
             self._dead(index, record, decoded)
             return
-        action = decoded.action
+        action, append_ms = decoded.action, record.timestamp
         sender = self._sender(record, decoded) if record.headers else _PUBLISHER
         tenant = action.tenant or self._tenant
-        entity = entity_of(action)
+        changes = action.changes
+        entity = changes[0].entity if len(changes) == 1 else entity_of(action)
+        place = entity.account or action.agent.id
         cls = self.policy.classes.get(action.type) or self.policy.undefined
         stranger = self._stranger(record.topic, action, tenant, sender)
         if stranger is not None:
             self._refuse(index, record, decoded, tenant, entity, Why.IDENTITY, unrouted(cls, stranger), sender)
             return
-        home = home_of(action, tenant, entity, self._partitions)
-        if home != record.partition:
-            self._move(index, record, decoded, home, key_of(tenant, entity, action.agent.id), sender)
+        at_home = home(tenant, place, self._partitions)
+        if at_home != record.partition:
+            self._move(index, record, decoded, at_home, key_of(tenant, entity, action.agent.id), sender)
             return
-        untimely = self._untimely(action, record.timestamp, cls.max_age_ms)
-        if untimely is not None:
-            why, reason = untimely
-            self._refuse(index, record, decoded, tenant, entity, why, unrouted(cls, reason), sender)
-            return
+        age_ms = append_ms - milliseconds(action.proposed_at)
+        if not -LATENESS_MS <= age_ms <= cls.max_age_ms or action.expires_at is not None:
+            untimely = _untimely(action, append_ms, age_ms, cls.max_age_ms)
+            if untimely is not None:
+                why, reason = untimely
+                self._refuse(index, record, decoded, tenant, entity, why, unrouted(cls, reason), sender)
+                return
         draft = self.draft
-        draft.at(record.timestamp)
-        identity = identity_of(tenant, entity.account or action.agent.id, action.action_id)
+        if append_ms > draft.append_ms:
+            draft.at(append_ms)
+        identity = identity_of(tenant, place, action.action_id)
         earlier = draft.earlier(identity)
         if earlier is not None:
             why, reason = _repeat(earlier, decoded.digest)
@@ -283,12 +288,11 @@ class _Batch:
             reason = Reason("window.full", "no room for another id", None, REFUSE)
             self._refuse(index, record, decoded, tenant, entity, Why.POLICY, unrouted(cls, reason), sender)
             return
-        past = recall(action, tenant, draft)
-        answer = route(action, past, self.policy, NO_FACTS, verdicts)
+        answer = route(action, recall(action, tenant, draft), self.policy, NO_FACTS, verdicts)
         if answer.outcome is REFUSE:
             self._refuse(index, record, decoded, tenant, entity, Why.POLICY, answer, sender)
-            return
-        self._send(index, record, decoded, tenant, entity, answer, sender)
+        else:
+            self._send(index, record, decoded, tenant, entity, answer, sender)
 
     def remember(self, record: Record) -> None:
         """Add one record of the past to the window, if it was admitted then."""
@@ -303,7 +307,8 @@ class _Batch:
         entity = entity_of(action)
         if home_of(action, tenant, entity, self._partitions) != record.partition:
             return
-        if self._untimely(action, record.timestamp, self.policy.of(action.type).max_age_ms) is not None:
+        age_ms = record.timestamp - milliseconds(action.proposed_at)
+        if _untimely(action, record.timestamp, age_ms, self.policy.of(action.type).max_age_ms) is not None:
             return
         self.draft.at(record.timestamp)
         identity = identity_of(tenant, entity.account or action.agent.id, action.action_id)
@@ -369,17 +374,6 @@ class _Batch:
             return Reason("identity.agent", action.agent.id, f"the agents of {topic}", Outcome.REFUSE)
         return None
 
-    def _untimely(self, action: Action, append_ms: int, max_age_ms: int) -> tuple[Why, Reason] | None:
-        """Compare the action's times with the broker's append time; no clock of ours or the agent's counts."""
-        age = append_ms - milliseconds(action.proposed_at)
-        if age > max_age_ms:
-            return Why.LATE, Reason("admission.late", f"{age} ms old", f"{max_age_ms} ms", Outcome.REFUSE)
-        if age < -LATENESS_MS:
-            return Why.POLICY, Reason("admission.ahead", f"{-age} ms ahead", f"{LATENESS_MS} ms", Outcome.REFUSE)
-        if action.expires_at is not None and milliseconds(action.expires_at) <= append_ms:
-            return Why.EXECUTE_BY, Reason("admission.expired", "expires_at is past", None, Outcome.REFUSE)
-        return None
-
     def _dead(self, index: int, record: Record, found: Undecodable) -> None:
         limit = TABLE["dlq"].bytes_max - 4_096
         value, headers = dead_letter(record, found.error, found.why, self.router.settings.instance, limit)
@@ -436,21 +430,30 @@ class _Batch:
         answer: Route,
         sender: _Sender,
     ) -> None:
-        action, cls, router, tally = decoded.action, answer.cls, self.router, self.tally
-        place = f"{record.topic}/{record.partition}/{record.offset}"
-        common = self.writer.common(action, tenant, entity, decoded.hash, decoded.ce, answer, "decide")
-        head = self.writer.decision(place, common, sender.trace, sender.by, sender.supersedes)
+        action, cls, router = decoded.action, answer.cls, self.router
+        partition = record.partition
+        place = f"{record.topic}/{partition}/{record.offset}"
+        head = self.writer.decision(
+            place,
+            self.writer.common(action, tenant, entity, decoded.hash, decoded.ce, answer, "decide"),
+            sender.trace,
+            sender.by,
+            sender.supersedes,
+        )
+        outcome = answer.outcome
         recommended = cls.level is RECOMMENDED
-        topic = router._recommendations if recommended else router._names[answer.outcome]
+        topic = router._recommendations if recommended else router._names[outcome]
         key = key_of(tenant, entity, action.agent.id)
-        headers = [DECISION_TYPE, (SEAL_HEADER, router._seals[topic](head)), *sender.headers]
-        value = with_action(head, decoded.raw)
-        self.outputs.append(Output(topic, record.partition, key, value, headers, index))
-        label = (cls.label, RECOMMEND if recommended else NAMES[answer.outcome])
-        tally.routed[label] = tally.routed.get(label, 0) + 1
+        headers = [DECISION_TYPE, (SEAL_HEADER, router._seals[topic](head))]
+        if sender.headers:
+            headers += sender.headers
+        self.outputs.append(Output(topic, partition, key, with_action(head, decoded.raw), headers, index))
+        routed = self.tally.routed
+        label = (cls.label, RECOMMEND if recommended else NAMES[outcome])
+        routed[label] = routed.get(label, 0) + 1
         if recommended:
-            tally.recommended += 1
-        elif answer.outcome is EXECUTE and self._lot(record)(record.offset, decoded.digest, cls.audit_p):
+            self.tally.recommended += 1
+        elif outcome is EXECUTE and self._lot(record)(record.offset, decoded.digest, cls.audit_p):
             self._audit(index, record, head, decoded, key, sender)
 
     def _lot(self, record: Record) -> Lot:
@@ -468,6 +471,17 @@ class _Batch:
         value = with_action(copy, decoded.raw)
         self.outputs.append(Output(router._seeded, record.partition, key, value, headers, index))
         self.tally.audit += 1
+
+
+def _untimely(action: Action, append_ms: int, age_ms: int, max_age_ms: int) -> tuple[Why, Reason] | None:
+    """Compare the action's times with the broker's append time; no clock of ours or the agent's counts."""
+    if age_ms > max_age_ms:
+        return Why.LATE, Reason("admission.late", f"{age_ms} ms old", f"{max_age_ms} ms", Outcome.REFUSE)
+    if age_ms < -LATENESS_MS:
+        return Why.POLICY, Reason("admission.ahead", f"{-age_ms} ms ahead", f"{LATENESS_MS} ms", Outcome.REFUSE)
+    if action.expires_at is not None and milliseconds(action.expires_at) <= append_ms:
+        return Why.EXECUTE_BY, Reason("admission.expired", "expires_at is past", None, Outcome.REFUSE)
+    return None
 
 
 def identity_of(tenant: str, place: str, action_id: str) -> bytes:

@@ -41,7 +41,7 @@ class Writer:
         self._moment = time_text(now_ms)
         self._epoch = f'"policy":"{policy.digest}","epoch":{epoch}'
         self._held = f'"held":{held},"moment":"{self._moment}"'
-        self._grace = f'"{time_text(now_ms + GRACE_MS)}"'
+        self._grace = time_text(now_ms + GRACE_MS)
         self._sla: dict[int, str] = {}
 
     def common(
@@ -56,19 +56,19 @@ class Writer:
     ) -> str:
         """Write `tenant` to `epoch`."""
         agent, cls = action.agent, route.cls
-        campaign = quoted(entity.campaign) if entity.campaign is not None else "null"
-        account = quoted(entity.account) if entity.account is not None else "null"
-        used = orjson.dumps(dict(ce)).decode() if ce else "{}"
+        account, campaign = entity.account, entity.campaign
         reasons = _reasons(route.reasons) if route.reasons else "[]"
         approvals = self._approvals(route) if route.approvals else "[]"
+        until = self._grace if action.expires_at is None and not route.approvals else self._execute_by(action, route)
         return (
-            f'"tenant":{quoted(tenant)},"action_id":{quoted(action.action_id)},"hash":"{digest}","ce":{used},'
+            f'"tenant":{quoted(tenant)},"action_id":{quoted(action.action_id)},"hash":"{digest}",'
+            f'"ce":{orjson.dumps(dict(ce)).decode() if ce else "{}"},'
             f'"type":{quoted(action.type)},"level":{cls.level_text},'
-            f'"agent":{{"id":{quoted(agent.id)},"version":{quoted(agent.version)}}},'
-            f'"entity":{{"account":{account},"campaign":{campaign}}},"outcome":"{NAMES[route.outcome]}",'
+            f'"agent":{{"id":{quoted(agent.id)},"version":{quoted(agent.version)}}},"entity":{{'
+            f'"account":{"null" if account is None else quoted(account)},'
+            f'"campaign":{"null" if campaign is None else quoted(campaign)}}},"outcome":"{NAMES[route.outcome]}",'
             f'"purpose":"{purpose}","for":null,"reasons":{reasons},"approvals":{approvals},'
-            f'"execute_by":{self._execute_by(action, route)},"score":{self._score(route.score)},'
-            f'"audit":{{"p":{cls.audit_text}}},{self._epoch}'
+            f'"execute_by":"{until}","score":{self._score(route.score)},"audit":{{"p":{cls.audit_text}}},{self._epoch}'
         )
 
     def decision(
@@ -102,9 +102,7 @@ class Writer:
         return min(self.now_ms + last + GRACE_MS, latest)
 
     def _execute_by(self, action: Action, route: Route) -> str:
-        if action.expires_at is None and not route.approvals:
-            return self._grace
-        return f'"{time_text(self.execute_by_ms(action, route))}"'
+        return time_text(self.execute_by_ms(action, route))
 
     def _approvals(self, route: Route) -> str:
         rows: list[dict[str, Any]] = []

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from math import inf
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -72,6 +73,9 @@ class CompiledClass:
     cap: Decimal | None
     cap_float: float
     sized: bool
+    limit_safe: float
+    cap_safe: float
+    sum_safe: float
     confidence: Decimal | None
     doubt_min: float
     doubt_safe: float
@@ -99,6 +103,7 @@ class Compiled:
     agents: AgentBook
     exceptions: Mapping[str, str]
     scale: Scale
+    currency: str
     review_from: float
     escalate_from: float
     unusual_over: float
@@ -161,6 +166,7 @@ class _Compiler:
             agents=AgentBook(policy),
             exceptions=dict(policy.exceptions),
             scale=Scale(policy.weights),
+            currency=policy.currency,
             review_from=float(policy.bands.review),
             escalate_from=float(policy.bands.escalate),
             unusual_over=float(defaults.unusual_over),
@@ -205,6 +211,9 @@ class _Compiler:
             cap=amount,
             cap_float=float(amount or 0),
             sized=risk and (limit is not None or amount is not None or bool(spec.auto_max_change_per)),
+            limit_safe=_inside(limit),
+            cap_safe=_inside(amount),
+            sum_safe=min((allowed for allowed, _ in self._sums(spec).values()), default=inf) if risk else inf,
             confidence=confidence,
             # Floats pass what is clearly confident enough; anything near an edge is looked at in decimals.
             doubt_min=NEAR,
@@ -385,6 +394,11 @@ class _Test:
     holds: Callable[[Any], bool]
     text: str
     money: bool
+
+
+def _inside(limit: Decimal | None) -> float:
+    """Return a float below which a value is surely inside a limit; without a limit everything is."""
+    return inf if limit is None else float(limit) * (1.0 - NEAR) - NEAR
 
 
 def _described(hits: Sequence[tuple[str, Any, _Test]]) -> tuple[str, str, str | None]:
