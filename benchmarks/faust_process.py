@@ -1,4 +1,4 @@
-"""The same backlog through a plain Faust agent: decode, three limits, one send per event, as its documentation shows."""
+"""The same backlog through a plain Faust agent: decode, two limits, one send per event, as its documentation shows."""
 
 from __future__ import annotations
 

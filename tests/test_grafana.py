@@ -164,8 +164,10 @@ def services() -> list[Any]:
 @pytest.mark.parametrize("service", services())
 def test_a_service_is_pinned_checked_and_reachable_from_this_machine_only(service: dict[str, Any]):
     assert re.search(r":(v?\d+\.\d+\.\d+|local)$", service["image"])
-    assert service["healthcheck"]["test"][0] == "CMD"
-    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    if service.get("restart"):
+        # What runs for good can be asked how it is; what prepares or publishes ends, or shows in the others.
+        assert service["healthcheck"]["test"][0] == "CMD"
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
     assert "privileged" not in service
 
 

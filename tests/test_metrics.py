@@ -237,7 +237,8 @@ def test_two_metrics_cannot_have_one_name():
 # ── house rules ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 LABELS = {
-    "role": set(ROLES), "outcome": {"EXECUTE", "REVIEW", "ESCALATE", "HOLD", "REFUSE", "RECOMMEND"}, "why": {*Abort, *Why},
+    "role": set(ROLES),
+    "outcome": {"EXECUTE", "REVIEW", "ESCALATE", "HOLD", "REFUSE", "RECOMMEND"}, "why": {*Abort, *Why},
     "error": set(ErrorClass), "class": {"bid.adjust", "post.own", "none"}, "partition": {"0", "1", "2", "3"},
 }  # fmt: skip
 

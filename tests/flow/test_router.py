@@ -636,9 +636,7 @@ def test_all_texts_of_a_batch_are_judged_at_once_and_each_verdict_finds_its_acti
 
 @pytest.mark.parametrize("value", [b"junk", b"{}", b"\xff", b"", None, b"[" * 100_000])
 def test_a_record_that_cannot_be_read_is_kept_as_it_came(value: bytes | None) -> None:
-    came = FakeRecord(
-        value, offset=9, key=b"k", headers=[("x", b"1"), ("hitl-error", b"lie"), ("traceparent", TRACE)]
-    )
+    came = FakeRecord(value, offset=9, key=b"k", headers=[("x", b"1"), ("hitl-error", b"lie"), ("traceparent", TRACE)])
     (output,) = Partition(make_router()).run(came)
     assert (output.topic, output.partition, output.key, output.value) == ("hitl.dlq", 0, b"k", value)
     found = dict(output.headers)

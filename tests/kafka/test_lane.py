@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from hitl_stream.core.errors import BrokenError
@@ -652,6 +653,49 @@ def test_what_the_old_owner_commits_until_it_is_fenced_is_not_decided_again(
 
     found = within(scenario())
     assert (found == list(range(11))) is right
+
+
+def test_a_zombie_that_is_fenced_while_it_still_hands_over_outputs_is_fenced_and_no_bug(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+):
+    """Between two record batches the sender fails; what aiokafka then says of the next one is no reason to crash."""
+    send_batch = AIOKafkaProducer.send_batch
+    newer: list[Transactions] = []
+
+    async def scenario() -> None:
+        here = await place(topics)
+        witness = Witness()
+
+        async def fenced_between(producer: Any, batch: Any, topic: str, *, partition: int) -> Any:
+            first = not newer
+            if first:
+                newer.append(await here.producer())
+            delivery = await send_batch(producer, batch, topic, partition=partition)
+            if first:
+                await asyncio.wait([producer._sender.sender_task])
+            return delivery
+
+        monkeypatch.setattr(AIOKafkaProducer, "send_batch", fenced_between)
+        await send(here.bootstrap, here.inputs[0], numbers(5))
+        async with hosted(here.spec(), Toy(here.out, here.changelog), witness) as lane:
+            found = await answers(here.bootstrap, here.out, 5)
+            assert not lane.crashed
+        await newer[0].drop()
+        assert offsets(found) == list(range(5))
+        assert witness.aborts == ["fenced"]
+
+    within(scenario())
+
+
+def test_a_rebalance_while_the_lane_stops_opens_nothing(topics: Topics):
+    async def scenario() -> None:
+        here = await place(topics)
+        async with hosted(here.spec(), Toy(here.out)) as lane:
+            await lane.stop()
+            lane._assign([here.input()])
+            assert lane.slices == {}
+
+    within(scenario())
 
 
 def test_an_older_producer_of_a_partition_can_commit_nothing_more(topics: Topics):

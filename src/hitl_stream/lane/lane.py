@@ -172,6 +172,8 @@ class Lane(Service):
         self.slices.clear()
 
     def _assign(self, assigned: Collection[TopicPartition]) -> None:
+        if self.should_stop:
+            return  # a rebalance while we leave
         numbers = sorted({tp.partition for tp in assigned})
         for number in numbers:
             inputs = [tp for tp in assigned if tp.partition == number]
@@ -209,7 +211,6 @@ class Lane(Service):
                         f"partition {piece.number}: {lag} records wait and none came for {STALLED_S:g} s; "
                         "the consumer has stopped, the process must restart"
                     )
-
 
     def _ask_consumer(self) -> None:
         """Take up what the consumer's own tasks have to say: while nobody does, it does not rejoin its group."""

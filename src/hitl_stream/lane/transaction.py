@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import IllegalOperation
 
 from hitl_stream.lane.step import Output
 
@@ -61,20 +62,44 @@ class Transactions:
     async def commit(
         self, outputs: Sequence[Output], offsets: Mapping[TopicPartition, int], stopped: Callable[[], bool]
     ) -> bool:
-        """Write a batch and commit it; return False if it was aborted because `stopped` said so."""
+        """Write a batch and commit it; return False if it was aborted because `stopped` said so.
+
+        Raises `ProducerFenced` when a newer producer of this id was started; any other `KafkaError` or `TimeoutError`
+        leaves the outcome unknown.
+        """
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                return await self._commit(outputs, offsets, stopped)
+        except ZeroDivisionError:
+            # aiokafka's words for a call that comes after the background sender has failed: say what it failed of.
+            reason = self._failure()
+            if reason is None:
+                raise
+            raise reason from None
+
+    async def _commit(
+        self, outputs: Sequence[Output], offsets: Mapping[TopicPartition, int], stopped: Callable[[], bool]
+    ) -> bool:
         producer = self._producer
-        async with asyncio.timeout(COMMIT_TIMEOUT_S):
-            await producer.begin_transaction()
-            deliveries = await self._write(outputs)
-            if deliveries:
-                await asyncio.gather(*deliveries)
-            if offsets:  # a timer's batch consumes nothing
-                await producer.send_offsets_to_transaction(dict(offsets), self._group)
-            if stopped():
-                await producer.abort_transaction()
-                return False
-            await producer.commit_transaction()
-            return True
+        await producer.begin_transaction()
+        deliveries = await self._write(outputs)
+        if deliveries:
+            await asyncio.gather(*deliveries)
+        if offsets:  # a timer's batch consumes nothing
+            await producer.send_offsets_to_transaction(dict(offsets), self._group)
+        if stopped():
+            await producer.abort_transaction()
+            return False
+        await producer.commit_transaction()
+        return True
+
+    def _failure(self) -> BaseException | None:
+        """Return what the background sender has failed of, if it has."""
+        waiter = self._producer._txn_manager._transaction_waiter
+        if waiter is None or not waiter.done() or waiter.cancelled():
+            return None
+        failure: BaseException | None = waiter.exception()
+        return failure
 
     async def _write(self, outputs: Sequence[Output]) -> list[asyncio.Future[Any]]:
         """Hand the outputs to the producer, a record batch at a time, in their order per partition."""
