@@ -183,8 +183,8 @@ def operate_now() -> Json:
             ),
             stat(
                 "Fullest window",
-                "Ids remembered against duplicates, as a share of what a process may remember. At 100 % "
-                "new actions are refused, none is forgotten: raise window_ids_max, lower max_age, or start another process.",
+                "Ids remembered against duplicates, as a share of what a process may remember. At 100 % new "
+                "actions are refused, none is forgotten: raise window_ids_max, lower max_age, or start another one.",
                 "percentunit",
                 f"max(sum by (job, instance) ({select('hitl_window_ids')}) / "
                 f"sum by (job, instance) ({select('hitl_window_ids_max')}))",

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import IllegalOperation
 
 from hitl_stream.lane.step import Output
 
@@ -70,7 +69,7 @@ class Transactions:
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
                 return await self._commit(outputs, offsets, stopped)
-        except ZeroDivisionError:
+        except (IllegalOperation, AssertionError):
             # aiokafka's words for a call that comes after the background sender has failed: say what it failed of.
             reason = self._failure()
             if reason is None:
