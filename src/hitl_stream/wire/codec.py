@@ -8,28 +8,18 @@ and executed. Nothing here raises on any input.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import orjson
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from hitl_stream.core.action import (
     ACTION_BYTES_MAX,
     DEPTH_MAX,
-    EVIDENCE_MAX,
-    FLAGS_MAX,
-    LEGS_MAX,
     Action,
-    Agent,
-    Batch,
-    Change,
-    Content,
-    Entity,
-    Evidence,
     Name,
-    Number,
     Time,
 )
 from hitl_stream.core.events import ErrorClass
@@ -62,25 +52,17 @@ class Undecodable(Struct, frozen=True):
     why: str
 
 
-class _LooseAction(Struct, frozen=True):
-    """An action whose id, type and time may stand in CloudEvents attributes."""
-
-    agent: Agent
-    action_id: Name | None = None
-    type: Name | None = None
-    proposed_at: Time | None = None
-    tenant: Annotated[str, Meta(max_length=200)] = ""
-    changes: Annotated[tuple[Change, ...], Meta(max_length=LEGS_MAX)] = ()
-    confidence: Number | None = None
-    expires_at: Time | None = None
-    flags: Annotated[tuple[Name, ...], Meta(max_length=FLAGS_MAX)] = ()
-    entity: Entity | None = None
-    destination: Annotated[str, Meta(max_length=200)] | None = None
-    evidence: Annotated[tuple[Evidence, ...], Meta(max_length=EVIDENCE_MAX)] = ()
-    content: Content | None = None
-    context: dict[str, Any] | None = None
-    rationale: str | None = None
-    batch: Batch | None = None
+def _leaving_out(names: Collection[str]) -> type[Struct]:
+    """Return `Action` with some fields made optional: what CloudEvents attributes may say instead."""
+    rows: list[tuple[str, Any, Any]] = []
+    for field in msgspec.structs.fields(Action):
+        if field.name in names:
+            rows.append((field.name, field.type | None, None))
+        else:
+            rows.append((field.name, field.type, field.default))
+    # A field without a default cannot follow one with a default.
+    rows.sort(key=lambda row: row[2] is not msgspec.NODEFAULT)
+    return msgspec.defstruct("LooseAction", [row[:2] if row[2] is msgspec.NODEFAULT else row for row in rows])
 
 
 class _Event(Struct, frozen=True):
@@ -93,7 +75,7 @@ class _Event(Struct, frozen=True):
 
 
 _strict = msgspec.json.Decoder(Action)
-_loose = msgspec.json.Decoder(_LooseAction)
+_loose: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_leaving_out(CE_FIELDS.values()))
 _event = msgspec.json.Decoder(_Event)
 _time = msgspec.json.Decoder(Time)
 _name = msgspec.json.Decoder(Name)
