@@ -74,7 +74,7 @@ class Dose:
     strays: float = 0.05
     reviewed: float = 0.05
     routers: int = 3
-    repeat_s: tuple[float, float] = (0.05, 8.0)
+    repeat_s: tuple[float, float] = (0.05, 4.0)
 
 
 # --- the installation -------------------------------------------------------------------------------------------------

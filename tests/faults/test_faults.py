@@ -213,7 +213,7 @@ def test_f3_rolling_restarts_lose_and_double_nothing(kafka: str, full: bool, see
 
 def test_f4_a_broker_killed_under_load_comes_back_and_nothing_is_lost_or_doubled(full: bool, seed: int, report: Report):
     """One broker, so everything stands still until it is back; then it must go on by itself."""
-    dose, times = (Dose(30_000, 300), 5) if full else (Dose(2_500, 150), 1)
+    dose, times = (Dose(30_000, 300), 5) if full else (Dose(1_600, 160), 1)
     rng = random.Random(seed)
 
     async def scenario(broker: ProcessBroker) -> None:
@@ -223,7 +223,7 @@ def test_f4_a_broker_killed_under_load_comes_back_and_nothing_is_lost_or_doubled
 
             async def break_it() -> None:
                 for _ in range(times):
-                    await asyncio.sleep(rng.uniform(3.0, 6.0))
+                    await asyncio.sleep(rng.uniform(2.0, 5.0))
                     await asyncio.to_thread(broker.kill)
                     await asyncio.sleep(rng.uniform(0.0, 2.0))
                     await asyncio.to_thread(broker.restart)
