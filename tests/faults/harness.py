@@ -61,7 +61,7 @@ DECISIONS = ("execute", "review", "escalation", "recommendations", "held")
 
 @dataclass(frozen=True)
 class Dose:
-    """How much of what. `pauses` last `pause_s[0]` to `pause_s[1]` seconds, long ones as likely as short ones."""
+    """How much of what. `pauses` last `pause_s[0]` to `pause_s[1]` seconds, kills and pauses come `gap_s` apart."""
 
     actions: int
     rate: int
@@ -417,17 +417,20 @@ async def kills(site_: Site, load_: Load, dose: Dose, rng: random.Random) -> int
 
 
 async def pauses(site_: Site, load_: Load, dose: Dose, rng: random.Random) -> list[float]:
-    """SIGSTOP a router now and then for a while; return for how long."""
+    """SIGSTOP a router now and then; return for how long. Short and long ones are spread evenly, in random order."""
+    low, high = dose.pause_s
+    width = (high - low) / max(1, dose.pauses)
+    lengths = [low + width * (n + rng.random()) for n in range(dose.pauses)]
+    rng.shuffle(lengths)
     held = []
-    for _ in range(dose.pauses):
+    for length in lengths:
         await asyncio.sleep(rng.uniform(*dose.gap_s))
         if load_.done:
             break
-        low, high = dose.pause_s
         router = site_.routers[rng.choice(sorted(site_.routers))]
         router.pause()
-        held.append(rng.uniform(low, high))
-        await asyncio.sleep(held[-1])
+        held.append(length)
+        await asyncio.sleep(length)
         router.resume()
     return held
 

@@ -42,7 +42,7 @@ SECONDS_MAX = 1_700.0
 def test_f1_routers_killed_at_any_time_lose_and_double_nothing_and_resume(
     kafka: str, full: bool, seed: int, report: Report
 ):
-    dose = Dose(100_000, 1_000, kills=60, gap_s=(0.5, 2.5)) if full else Dose(4_000, 350, kills=6, gap_s=(0.5, 2.0))
+    dose = Dose(100_000, 600, kills=60, gap_s=(0.5, 3.0)) if full else Dose(4_000, 350, kills=6, gap_s=(0.5, 2.0))
 
     async def scenario() -> None:
         async with site(kafka, dose.routers) as here:
@@ -68,9 +68,9 @@ def test_f2_routers_paused_past_lease_and_session_lose_and_double_nothing(
 ):
     """A router that wakes after its partitions have gone to another must not commit what it had begun."""
     dose = (
-        Dose(100_000, 250, pauses=20, pause_s=(0.5, 45.0), gap_s=(0.2, 4.0))
+        Dose(100_000, 200, pauses=20, pause_s=(0.5, 45.0), gap_s=(0.2, 4.0))
         if full
-        else Dose(3_500, 150, pauses=3, pause_s=(0.5, 13.0), gap_s=(0.2, 1.5))
+        else Dose(4_200, 150, pauses=3, pause_s=(0.5, 15.0), gap_s=(0.2, 1.0))
     )
 
     async def scenario() -> None:
@@ -96,7 +96,7 @@ def test_kills_and_pauses_and_stopped_batches_at_once_lose_and_double_nothing(
     dose = (
         Dose(100_000, 500, kills=30, pauses=15, pause_s=(0.5, 30.0), gap_s=(1.0, 6.0))
         if full
-        else Dose(4_000, 200, kills=3, pauses=2, pause_s=(0.5, 12.0), gap_s=(0.5, 3.0))
+        else Dose(2_500, 200, kills=3, pauses=2, pause_s=(0.5, 6.0), gap_s=(0.5, 3.0))
     )
 
     async def scenario() -> None:
@@ -127,10 +127,11 @@ def test_f15_growing_from_one_to_three_and_back_under_load_loses_and_doubles_not
     async def grow(load: Load) -> int:
         changes = 0
         here = load.site
-        for _ in range(rounds):
+        for turn in range(rounds):
             for step in ((1, "start"), (2, "start"), (2, "stop"), (1, "stop")):
                 await asyncio.sleep(stay_s)
-                if load.done:
+                # The first turn is made in any case: on a slow machine joining may outlast the load.
+                if load.done and turn:
                     return changes
                 slot, what = step
                 if what == "start":
@@ -152,7 +153,7 @@ def test_f15_growing_from_one_to_three_and_back_under_load_loses_and_doubles_not
                 report(Run("F15 1→3→1", word(full), seed, facts | resumed(here), found))
                 assert found.ok, found.text()
                 assert troubles(here) == []
-                assert changes >= 3
+                assert changes >= 4
 
     within(scenario(), SECONDS_MAX)
 
@@ -161,7 +162,7 @@ def test_f10_repeats_and_changed_bytes_under_kills_run_once_and_are_refused(
     kafka: str, full: bool, seed: int, report: Report
 ):
     """Half of the actions come again, one in ten with other bytes; the window must outlive the process."""
-    amounts = (50_000, 500, 10) if full else (2_500, 200, 3)
+    amounts = (50_000, 500, 10) if full else (1_500, 200, 3)
     dose = Dose(amounts[0], amounts[1], kills=amounts[2], gap_s=(1.0, 3.0), repeats=0.5, changed=0.1)
 
     async def scenario() -> None:
