@@ -12,6 +12,7 @@ COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --upgrade --quiet
 DEMO_SECONDS ?= 60
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help venv kafka test lint demo bench faults behaviours requirements
@@ -51,11 +52,11 @@ lint: $(STAMP)  ## check style and types
 demo: $(STAMP)  ## run everything on this machine for DEMO_SECONDS (60)
 	$(BIN)/hitl demo --seconds $(DEMO_SECONDS) $(DEMO_ARGS)
 
-bench: $(STAMP) kafka  ## measure throughput and latency
-	$(BIN)/python benchmarks/run.py
+bench: $(STAMP) kafka  ## measure throughput and latency: make bench BENCH_ARGS=--write keeps the table
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
-faults: $(STAMP) kafka  ## break things on purpose
-	$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+faults: $(STAMP) kafka  ## break things on purpose, the long dose; writes docs/results/faults.md
+	$(BIN)/python -m pytest tests/faults tests/kafka/test_restart.py --dose=full --results -s $(PYTEST_ARGS)
 
 behaviours: $(STAMP)  ## show which test shows which behaviour of the specification
 	$(BIN)/python -m tests.behaviours
