@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hitl_stream.core.action import Action, Agent, Entity
-from hitl_stream.core.events import End, Outcome, Purpose, Why
+from hitl_stream.core.events import End, Outcome, Why
 from hitl_stream.core.policy.model import Weights
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.route import Approval, Route
 from hitl_stream.core.score import PARTS, Scale, Score, shares
 from hitl_stream.wire import records
-from hitl_stream.wire.codec import decode_bytes
+from hitl_stream.wire.codec import Decoded, decode_bytes
 from hitl_stream.wire.records import ACTION_MARK, decode_closed, decode_decision, head_of, milliseconds, time_text
-from hitl_stream.wire.writer import Writer, with_action
+from hitl_stream.wire.writer import Writer
 from support.make import NOW_MS, compiled, make_policy
 
 NASTY = st.sampled_from([
@@ -88,7 +88,7 @@ def test_what_is_written_decodes_to_equal_values(
     entity = Entity(account, campaign)
     proposed = action(action_id=action_id, type=kind, agent=Agent(agent, version))
     writer = Writer(policy, now_ms, 812, 5511)
-    common = writer.common(proposed, tenant, entity, "9f" * 32, tuple(ce.items()), found, "decide")
+    decoded = Decoded(proposed, RAW, "9f" * 32, b"", tuple(ce.items()))
 
     def same(read: records.Decision | records.Closed) -> None:
         assert (read.tenant, read.action_id, read.type, read.agent) == (tenant, action_id, kind, Agent(agent, version))
@@ -106,8 +106,7 @@ def test_what_is_written_decodes_to_equal_values(
         assert read.score is not None
         same_score(read.score, score, Scale(weights))
 
-    head = writer.decision("hitl.actions/3/88121", common, trace, by, supersedes)
-    value = with_action(head, RAW)
+    head, value = writer.decision("hitl.actions/3/88121", decoded, tenant, entity, found, trace, by, supersedes)
     decision = decode_decision(value)
     same(decision)
     assert (decision.id, decision.origin) == ("hitl.actions/3/88121#0", "hitl.actions/3/88121")
@@ -115,8 +114,8 @@ def test_what_is_written_decodes_to_equal_values(
     assert head_of(value) == head
     json.loads(value)
 
-    ended = writer.closed("hitl.actions/3/88121", End.REFUSED, Why.CONFLICT, common, trace)
-    value = with_action(ended, RAW)
+    place = "hitl.actions/3/88121"
+    ended, value = writer.closed(place, End.REFUSED, Why.CONFLICT, decoded, tenant, entity, found, trace)
     closed = decode_closed(value)
     same(closed)
     assert (closed.id, closed.end, closed.why) == ("hitl.actions/3/88121#0", "refused", "conflict")
@@ -144,8 +143,8 @@ def test_any_score_is_written(a: float, b: float, c: float, d: float, e: float, 
     policy = compiled(make_policy(weights=weights.model_dump(mode="json")))
     score = Scale(weights).score(a, b, c, d, e)
     found = Route(Outcome.EXECUTE, (), (), score, policy.of("bid.adjust"))
-    head = Writer(policy, NOW_MS, -1, -1).common(action(), "t", Entity(), "", (), found, Purpose.DECIDE)
-    row = decode_decision(Writer(policy, NOW_MS, -1, -1).decision("o", head, None, None, None) + b"}").score
+    _, value = Writer(policy, NOW_MS, -1, -1).decision("o", Decoded(action(), RAW, "", b""), "t", Entity(), found)
+    row = decode_decision(value).score
     assert row is not None
     same_score(row, score, Scale(weights))
     assert [part.name for part in row.parts] == [name for name in PARTS if name in {part.name for part in row.parts}]
@@ -159,8 +158,8 @@ def test_no_text_in_a_head_can_pretend_to_be_the_action(one: str, two: str, thre
     )
     writer = Writer(policy, NOW_MS, -1, -1)
     proposed = action(action_id=one, type=two, agent=Agent(three, one))
-    common = writer.common(proposed, two, Entity(three, one), "", (("ce_id", two),), found, "decide")
-    head = writer.decision("o", common, one, two, three)
+    decoded = Decoded(proposed, RAW, "", b"", (("ce_id", two),))
+    head, _ = writer.decision("o", decoded, two, Entity(three, one), found, one, two, three)
     assert ACTION_MARK not in head
     assert head.count(b'"purpose":"') == 1
 

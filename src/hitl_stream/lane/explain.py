@@ -37,7 +37,6 @@ from hitl_stream.wire.records import (
     time_text,
 )
 from hitl_stream.wire.topics import TopicSet
-from hitl_stream.wire.writer import quoted
 
 OUTPUTS = (
     "execute",
@@ -160,7 +159,7 @@ class _Found:
         self._near: list[tuple[int, str]] = []
         self._known: set[str] = set()
         # As our own heads write it, and as a publisher may who escapes all but ASCII.
-        self._marks = tuple({quoted(about.action_id).encode(), json.dumps(about.action_id).encode()})
+        self._marks = tuple({json.dumps(about.action_id, ensure_ascii=ascii_).encode() for ascii_ in (True, False)})
         self._asked = about.action_id.encode()
         self._header = ("ce_id", about.action_id.encode())
 

@@ -33,7 +33,7 @@ from hitl_stream.wire.home import home, home_of, key_of
 from hitl_stream.wire.records import milliseconds
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, Draw, Lot, SealKey, sealed, sealer
 from hitl_stream.wire.topics import TABLE, TopicSet
-from hitl_stream.wire.writer import NAMES, Writer, with_action
+from hitl_stream.wire.writer import NAMES, Writer
 
 IDENTITY_BYTES = 16
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -407,11 +407,7 @@ class _Batch:
         action = decoded.action
         end = End.EXPIRED if why is Why.EXECUTE_BY else End.REFUSED
         place = f"{record.topic}/{record.partition}/{record.offset}"
-        common = self.writer.common(action, tenant, entity, decoded.hash, decoded.ce, answer, Purpose.DECIDE)
-        head = self.writer.closed(place, end, why, common, sender.trace)
-        if why is Why.DUPLICATE:
-            head += b"}"
-        value = head if why is Why.DUPLICATE else with_action(head, decoded.raw)
+        head, value = self.writer.closed(place, end, why, decoded, tenant, entity, answer, sender.trace)
         headers = [CLOSED_TYPE, (SEAL_HEADER, self.router._seal_closed(head)), *sender.headers]
         key = key_of(tenant, entity, action.agent.id)
         self.outputs.append(Output(self.router._closed, record.partition, key, value, headers, index))
@@ -433,12 +429,8 @@ class _Batch:
         action, cls, router = decoded.action, answer.cls, self.router
         partition = record.partition
         place = f"{record.topic}/{partition}/{record.offset}"
-        head = self.writer.decision(
-            place,
-            self.writer.common(action, tenant, entity, decoded.hash, decoded.ce, answer, "decide"),
-            sender.trace,
-            sender.by,
-            sender.supersedes,
+        head, value = self.writer.decision(
+            place, decoded, tenant, entity, answer, sender.trace, sender.by, sender.supersedes
         )
         outcome = answer.outcome
         recommended = cls.level is RECOMMENDED
@@ -447,14 +439,14 @@ class _Batch:
         headers = [DECISION_TYPE, (SEAL_HEADER, router._seals[topic](head))]
         if sender.headers:
             headers += sender.headers
-        self.outputs.append(Output(topic, partition, key, with_action(head, decoded.raw), headers, index))
+        self.outputs.append(Output(topic, partition, key, value, headers, index))
         routed = self.tally.routed
         label = (cls.label, RECOMMEND if recommended else NAMES[outcome])
         routed[label] = routed.get(label, 0) + 1
         if recommended:
             self.tally.recommended += 1
         elif outcome is EXECUTE and self._lot(record)(record.offset, decoded.digest, cls.audit_p):
-            self._audit(index, record, head, decoded, key, sender)
+            self._audit(index, record, decoded, tenant, entity, answer, sender)
 
     def _lot(self, record: Record) -> Lot:
         place = (record.topic, record.partition)
@@ -463,13 +455,25 @@ class _Batch:
             lot = self._lots[place] = self.router._draw.lot(*place)
         return lot
 
-    def _audit(self, index: int, record: Record, head: bytes, decoded: Decoded, key: bytes, sender: _Sender) -> None:
+    def _audit(
+        self,
+        index: int,
+        record: Record,
+        decoded: Decoded,
+        tenant: str,
+        entity: Entity,
+        answer: Route,
+        sender: _Sender,
+    ) -> None:
         """Send a copy to be judged blind; it can never run."""
-        router = self.router
-        copy = head.replace(b'"purpose":"decide"', b'"purpose":"audit"', 1)
-        headers = [DECISION_TYPE, (SEAL_HEADER, router._seals[router._seeded](copy)), *sender.headers]
-        value = with_action(copy, decoded.raw)
-        self.outputs.append(Output(router._seeded, record.partition, key, value, headers, index))
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        head, value = self.writer.decision(
+            place, decoded, tenant, entity, answer, sender.trace, sender.by, sender.supersedes, Purpose.AUDIT
+        )
+        topic = self.router._seeded
+        headers = [DECISION_TYPE, (SEAL_HEADER, self.router._seals[topic](head)), *sender.headers]
+        key = key_of(tenant, entity, decoded.action.agent.id)
+        self.outputs.append(Output(topic, record.partition, key, value, headers, index))
         self.tally.audit += 1
 
 

@@ -1,7 +1,7 @@
 """The records between roles, one definition each: what readers decode to, and where the JSON Schema comes from.
 
 Where a record carries an action it is one object whose *last* member is `action`, with the original bytes. The *head*
-is every byte before `,"action":`. Heads are written by `writer` (a template, for speed) and read here.
+is every byte before `,"action":`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,6 @@ class Common(Struct, frozen=True, kw_only=True):
     epoch: int = -1
     moment: str
     trace: str | None = None
-    action: Raw = msgspec.field(default_factory=Raw)
 
 
 class Decision(Common, frozen=True, kw_only=True):
@@ -98,6 +97,7 @@ class Decision(Common, frozen=True, kw_only=True):
     held: int = -1
     by: str | None = None
     supersedes: str | None = None
+    action: Raw = msgspec.field(default_factory=Raw)
 
 
 class Closed(Common, frozen=True, kw_only=True):
@@ -108,6 +108,7 @@ class Closed(Common, frozen=True, kw_only=True):
     by: tuple[str, ...] = ()
     code: str | None = None
     note: str | None = None
+    action: Raw = msgspec.field(default_factory=Raw)
 
 
 class Via(Struct, frozen=True, kw_only=True):
@@ -119,6 +120,7 @@ class Via(Struct, frozen=True, kw_only=True):
     supersedes: str | None = None
 
 
+encode = msgspec.json.Encoder().encode
 decode_decision = msgspec.json.Decoder(Decision).decode
 decode_closed = msgspec.json.Decoder(Closed).decode
 decode_via = msgspec.json.Decoder(Via).decode
@@ -136,6 +138,11 @@ APPENDED_HEADER = "hitl-appended"
 BY_HEADER = "hitl-by"
 LENGTH_HEADER = "hitl-length"
 SHA256_HEADER = "hitl-sha256"
+
+
+def head_before(value: bytes, raw: bytes) -> bytes:
+    """Return the head of a value that ends with this action."""
+    return value[: -(len(ACTION_MARK) + len(raw) + 1)]
 
 
 def head_of(value: bytes) -> bytes:

@@ -1,96 +1,96 @@
-"""Writing decisions and ends: a template instead of an encoder, because every action passes here once.
-
-`tests/wire/test_writer.py` holds the template against the definitions in `records`: whatever is written decodes to the
-same values.
-"""
+"""Writing decisions and ends, by the definitions in `records`: every action passes here once."""
 
 from __future__ import annotations
 
-import json.encoder
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
-import orjson
+from msgspec import Raw
 
 from hitl_stream.core.action import Action, Entity
-from hitl_stream.core.events import End, Outcome, Why
+from hitl_stream.core.events import End, Outcome, Purpose, Why
 from hitl_stream.core.policy.compile import EXECUTE_BY_MAX_MS, GRACE_MS, Compiled
 from hitl_stream.core.reasons import Reason
-from hitl_stream.core.route import Route
-from hitl_stream.core.score import PARTS, Scale, Score
-from hitl_stream.wire.records import ACTION_MARK, milliseconds, time_text
+from hitl_stream.core.route import Approval, Route
+from hitl_stream.core.score import PARTS, Score
+from hitl_stream.wire.codec import Decoded
+from hitl_stream.wire.records import (
+    ApprovalRow,
+    AuditRow,
+    Closed,
+    Decision,
+    OutcomeName,
+    ReasonRow,
+    ScorePart,
+    ScoreRow,
+    encode,
+    head_before,
+    milliseconds,
+    time_text,
+)
 
-quoted = json.encoder.encode_basestring
-"""A JSON string with its quotes, in C; non-ASCII stays as it is."""
-
-SHARES = tuple(f"{i / 100:g}}}," for i in range(102))
-"""The end of a score's part, by hundredths; one more than needed, for what rounding adds to a whole."""
+_ALL = cast("tuple[OutcomeName, ...]", tuple(outcome.name for outcome in Outcome))
+NAMES: tuple[OutcomeName, ...] = ("EXECUTE", *_ALL)
+"""By number, from 1; an enum's own `name` is slow."""
+HUNDREDTHS = tuple(i / 100 for i in range(102))
+"""Numbers with two digits, by hundredths; one more than needed, for what rounding adds to a whole."""
 LEAST_SHOWN = 0.00005
-NAMES = ("", *(outcome.name for outcome in Outcome))
-"""By number: an enum's own `name` costs more than a head's every other field."""
+NO_SCORE = ScoreRow(0.0)
 
 
 class Writer:
-    """Writes the heads of one batch: what all its records share is formatted once."""
+    """Writes the records of one batch: what they all share is made once."""
 
     def __init__(self, policy: Compiled, now_ms: int, epoch: int, held: int) -> None:
         self.now_ms = now_ms
         self.policy = policy
-        self._size, self._doubt, self._unusual, self._missing, self._money = _starts(policy.scale)
+        self._epoch = epoch
+        self._held = held
         self._moment = time_text(now_ms)
-        self._epoch = f'"policy":"{policy.digest}","epoch":{epoch}'
-        self._held = f'"held":{held},"moment":"{self._moment}"'
         self._grace = time_text(now_ms + GRACE_MS)
-        self._sla: dict[int, str] = {}
-
-    def common(
-        self,
-        action: Action,
-        tenant: str,
-        entity: Entity,
-        digest: str,
-        ce: Sequence[tuple[str, str]],
-        route: Route,
-        purpose: str,
-    ) -> str:
-        """Write `tenant` to `epoch`."""
-        agent, cls = action.agent, route.cls
-        account, campaign = entity.account, entity.campaign
-        reasons = _reasons(route.reasons) if route.reasons else "[]"
-        approvals = self._approvals(route) if route.approvals else "[]"
-        until = self._grace if action.expires_at is None and not route.approvals else self._execute_by(action, route)
-        return (
-            f'"tenant":{quoted(tenant)},"action_id":{quoted(action.action_id)},"hash":"{digest}",'
-            f'"ce":{orjson.dumps(dict(ce)).decode() if ce else "{}"},'
-            f'"type":{quoted(action.type)},"level":{cls.level_text},'
-            f'"agent":{{"id":{quoted(agent.id)},"version":{quoted(agent.version)}}},"entity":{{'
-            f'"account":{"null" if account is None else quoted(account)},'
-            f'"campaign":{"null" if campaign is None else quoted(campaign)}}},"outcome":"{NAMES[route.outcome]}",'
-            f'"purpose":"{purpose}","for":null,"reasons":{reasons},"approvals":{approvals},'
-            f'"execute_by":"{until}","score":{self._score(route.score)},"audit":{{"p":{cls.audit_text}}},{self._epoch}'
-        )
+        self._audits: dict[float, AuditRow] = {}
+        self._times: dict[int, str] = {}
 
     def decision(
         self,
-        origin: str,
-        common: str,
-        trace: str | None,
-        by: str | None,
-        supersedes: str | None,
-    ) -> bytes:
-        """Write the head of a decision: everything before the action."""
-        return (
-            f'{{"id":"{origin}#0","origin":"{origin}","attempt":0,{common},{self._held},'
-            f'"trace":{_text(trace)},"by":{_text(by)},"supersedes":{_text(supersedes)}'
-        ).encode()
+        place: str,
+        decoded: Decoded,
+        tenant: str,
+        entity: Entity,
+        route: Route,
+        trace: str | None = None,
+        by: str | None = None,
+        supersedes: str | None = None,
+        purpose: Purpose = Purpose.DECIDE,
+    ) -> tuple[bytes, bytes]:
+        """Return (head, value) of a decision."""
+        value = encode(
+            Decision(
+                **self._common(place, decoded, tenant, entity, route, trace, purpose),
+                origin=place,
+                held=self._held,
+                by=by,
+                supersedes=supersedes,
+                action=Raw(decoded.raw),
+            )
+        )
+        return head_before(value, decoded.raw), value
 
-    def closed(self, origin: str, end: End, why: Why, common: str, trace: str | None) -> bytes:
-        """Write the head of an end without execution."""
-        return (
-            f'{{"id":"{origin}#0","end":"{end}","why":"{why}",{common},"by":[],"code":null,"note":null,'
-            f'"moment":"{self._moment}","trace":{_text(trace)}'
-        ).encode()
+    def closed(
+        self,
+        place: str,
+        end: End,
+        why: Why,
+        decoded: Decoded,
+        tenant: str,
+        entity: Entity,
+        route: Route,
+        trace: str | None = None,
+    ) -> tuple[bytes, bytes]:
+        """Return (head, value) of an end without execution; a duplicate carries no action, so its value is its head."""
+        common = self._common(place, decoded, tenant, entity, route, trace, Purpose.DECIDE)
+        value = encode(Closed(**common, end=end.value, why=why.value, action=Raw(decoded.raw)))
+        head = head_before(value, decoded.raw)
+        return (head + b"}", head + b"}") if why is Why.DUPLICATE else (head, value)
 
     def execute_by_ms(self, action: Action, route: Route) -> int:
         """Return until when the action may run: its own end, else the last decision's plus the grace time."""
@@ -101,70 +101,74 @@ class Writer:
         last = max((approval.sla_ms for approval in route.approvals), default=0)
         return min(self.now_ms + last + GRACE_MS, latest)
 
-    def _execute_by(self, action: Action, route: Route) -> str:
-        return time_text(self.execute_by_ms(action, route))
+    def _common(
+        self,
+        place: str,
+        decoded: Decoded,
+        tenant: str,
+        entity: Entity,
+        route: Route,
+        trace: str | None,
+        purpose: Purpose,
+    ) -> dict[str, Any]:
+        action, cls = decoded.action, route.cls
+        audit = self._audits.get(cls.audit_p)
+        if audit is None:
+            audit = self._audits[cls.audit_p] = AuditRow(cls.audit_p)
+        plain = action.expires_at is None and not route.approvals
+        return {
+            "id": f"{place}#0",
+            "tenant": tenant,
+            "action_id": action.action_id,
+            "hash": decoded.hash,
+            "ce": dict(decoded.ce),
+            "type": action.type,
+            "level": cls.level_number,
+            "agent": action.agent,
+            "entity": entity,
+            "outcome": NAMES[route.outcome],
+            "purpose": purpose,
+            "reasons": [_reason(reason) for reason in route.reasons] if route.reasons else (),
+            "approvals": [self._approval(approval) for approval in route.approvals] if route.approvals else (),
+            "execute_by": self._grace if plain else time_text(self.execute_by_ms(action, route)),
+            "score": self._score(route.score),
+            "audit": audit,
+            "policy": self.policy.digest,
+            "epoch": self._epoch,
+            "moment": self._moment,
+            "trace": trace,
+        }
 
-    def _approvals(self, route: Route) -> str:
-        rows: list[dict[str, Any]] = []
-        for approval in route.approvals:
-            decide_by = self._sla.get(approval.sla_ms)
-            if decide_by is None:
-                decide_by = self._sla[approval.sla_ms] = time_text(self.now_ms + approval.sla_ms)
-            rows.append({"queue": approval.queue, "people": approval.people, "decide_by": decide_by})
-        return orjson.dumps(rows).decode()
+    def _approval(self, approval: Approval) -> ApprovalRow:
+        decide_by = self._times.get(approval.sla_ms)
+        if decide_by is None:
+            decide_by = self._times[approval.sla_ms] = time_text(self.now_ms + approval.sla_ms)
+        return ApprovalRow(approval.queue, approval.people, decide_by)
 
-    def _score(self, score: Score) -> str:
-        """Write the total and the parts that added to it, each to a hundredth."""
+    def _score(self, score: Score) -> ScoreRow:
+        """Return the total, and the parts that added to it, each to a hundredth."""
         total = score.total
         if total < LEAST_SHOWN:
-            return '{"total":0.0,"parts":[]}'
-        scale = self.policy.scale
-        percent = 100.0 / total
-        text = ""
-        if (x := score.size) >= LEAST_SHOWN:
-            text = f"{self._size[int(x * 100.0 + 0.5)]}{SHARES[int(x * scale.size * percent + 0.5)]}"
-        if (x := score.doubt) >= LEAST_SHOWN:
-            text += f"{self._doubt[int(x * 100.0 + 0.5)]}{SHARES[int(x * scale.doubt * percent + 0.5)]}"
-        if (x := score.unusual) >= LEAST_SHOWN:
-            text += f"{self._unusual[int(x * 100.0 + 0.5)]}{SHARES[int(x * scale.unusual * percent + 0.5)]}"
-        if (x := score.missing) >= LEAST_SHOWN:
-            text += f"{self._missing[int(x * 100.0 + 0.5)]}{SHARES[int(x * scale.missing * percent + 0.5)]}"
-        if (x := score.money) >= LEAST_SHOWN:
-            text += f"{self._money[int(x * 100.0 + 0.5)]}{SHARES[int(x * scale.money * percent + 0.5)]}"
-        return f'{{"total":{total:.4f},"parts":[{text[:-1]}]}}'
+            return NO_SCORE
+        percent = 100.0 / (total * self.policy.scale.sum)
+        parts = []
+        xs = (score.size, score.doubt, score.unusual, score.missing, score.money)
+        for name, x, weight in zip(PARTS, xs, self.policy.scale.weights):  # noqa: B905 - strict costs, five each
+            if x >= LEAST_SHOWN:
+                share = HUNDREDTHS[int(x * weight * percent + 0.5)]
+                parts.append(ScorePart(name, HUNDREDTHS[int(x * 100.0 + 0.5)], weight, share))
+        return ScoreRow(int(total * 10_000.0 + 0.5) / 10_000.0, tuple(parts))
 
 
-@lru_cache(maxsize=16)
-def _starts(scale: Scale) -> tuple[tuple[str, ...], ...]:
-    """Return the beginning of each part of a score, by hundredths of its x."""
-    return tuple(
-        tuple(f'{{"name":"{name}","x":{i / 100:g},"w":{weight:g},"share":' for i in range(101))
-        for name, weight in zip(PARTS, scale.weights, strict=True)
+def _reason(reason: Reason) -> ReasonRow:
+    return ReasonRow(
+        rule=reason.rule,
+        saw=reason.saw,
+        outcome=NAMES[reason.outcome],
+        limit=reason.limit,
+        rate=reason.rate,
+        queue=reason.queue,
+        gate=reason.gate,
+        error=reason.error,
+        counts=reason.counts,
     )
-
-
-def with_action(head: bytes, raw: bytes) -> bytes:
-    """Put the original bytes behind a head."""
-    return b"".join((head, ACTION_MARK, raw, b"}"))
-
-
-def _text(value: str | None) -> str:
-    return "null" if value is None else quoted(value)
-
-
-def _reasons(reasons: Sequence[Reason]) -> str:
-    rows = [
-        {
-            "rule": reason.rule,
-            "saw": reason.saw,
-            "limit": reason.limit,
-            "rate": reason.rate,
-            "outcome": NAMES[reason.outcome],
-            "queue": reason.queue,
-            "gate": reason.gate,
-            "error": reason.error,
-            "counts": reason.counts,
-        }
-        for reason in reasons
-    ]
-    return orjson.dumps(rows).decode()

@@ -63,7 +63,7 @@ class CompiledClass:
     name: str
     label: str
     level: Level
-    level_text: str
+    level_number: int
     baseline: Reason | None
     queue: str
     senior: str
@@ -88,7 +88,6 @@ class CompiledClass:
     plugins: tuple[PluginJob, ...]
     max_age_ms: int
     audit_p: float
-    audit_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +200,7 @@ class _Compiler:
             name=name,
             label=label,
             level=level,
-            level_text=str(int(level)),
+            level_number=int(level),
             baseline=baseline,
             queue=queue,
             senior=senior,
@@ -227,7 +226,6 @@ class _Compiler:
             plugins=plugins,
             max_age_ms=spec.max_age or policy.defaults.max_age,
             audit_p=p,
-            audit_text=f"{p:g}",
         )
 
     def _money(self, money: Mapping[str, Decimal]) -> Decimal:
