@@ -24,9 +24,9 @@ class ReasonRow(Struct, frozen=True, kw_only=True):
 
     rule: str
     saw: str
-    outcome: OutcomeName
     limit: str | None = None
     rate: str | None = None
+    outcome: OutcomeName
     queue: str | None = None
     gate: str | None = None
     error: str | None = None
