@@ -11,7 +11,8 @@ from aiokafka import AIOKafkaProducer
 
 from hitl_stream.wire.home import home
 
-AGENTS, ACCOUNTS, CAMPAIGNS, TENANTS = 37, 211, 4_093, 5
+AGENTS, ACCOUNTS, CAMPAIGNS, TENANTS = 37, 211, 100_003, 5
+"""So many campaigns that each moves a few times a minute: with fewer, running sums send most bids to review."""
 BATCH = 500
 TYPES = ("bid.adjust",) * 18 + ("budget.reallocate", "creative.publish")
 
