@@ -1,8 +1,8 @@
 """The checks are checked: routers with a known bug planted in them must be found out.
 
 Each bug is one that the lane was built to exclude. The launcher plants it; product code knows nothing of it. The same
-load and faults without a plant must find nothing, or the findings would prove nothing. Two more bugs are too rare for
-a load to show and are planted step by step in tests/kafka/test_lane.py.
+load and faults without a plant must find nothing, or the findings would prove nothing. One more bug is too rare for
+a load to show and is planted step by step in tests/kafka/test_lane.py.
 """
 
 from __future__ import annotations
