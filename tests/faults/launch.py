@@ -24,7 +24,7 @@ from hitl_stream.lane.step import Output, Result
 from hitl_stream.lane.transaction import Transactions
 from hitl_stream.roles import router as router_module
 
-EARLY_S = 0.05
+EARLY_S = 0.2
 """What a planted bug waits where the right code would not: so that kills and pauses fall into the gap."""
 
 

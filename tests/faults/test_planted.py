@@ -19,12 +19,14 @@ from support.kafka import within
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(600)]
 
 KILLED = Dose(1_000, 125, kills=4, gap_s=(0.5, 1.5), repeats=0.6, repeat_s=(0.5, 4.0))
+LOSING = Dose(1_000, 100, kills=4, gap_s=(1.5, 2.5), repeats=0.0)
+"""No repeats, which would bring a lost action back, and time between the kills for a router to be at work again."""
 STOPPED = Dose(500, 200, repeats=0.3, repeat_s=(0.05, 2.0))
 
 Broken = Callable[[Findings], list[str]]
 PLANTS: dict[str, tuple[Dose, dict[str, str], Broken]] = {
     # Offsets pass actions whose answers a kill then takes away.
-    "commit_early": (KILLED, {}, lambda found: found.lost),
+    "commit_early": (LOSING, {}, lambda found: found.lost),
     # What an aborted batch left in the window makes the batch a repeat of itself.
     "state_early": (STOPPED, {"HITL_STOPS": "0.3"}, lambda found: found.wrong),
     # After a restart a repeat is taken for new, and runs again.
