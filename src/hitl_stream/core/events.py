@@ -74,6 +74,49 @@ class Abort(StrEnum):
     REVOKED = "revoked"
 
 
+class Mode(StrEnum):
+    """What an engaged switch does to the actions that it covers."""
+
+    HALT = "HALT"
+    """Nothing runs, whoever approved it."""
+    REVIEW_ALL = "REVIEW_ALL"
+    """The machine approves nothing by itself."""
+    REDUCE_ONLY = "REDUCE_ONLY"
+    """Only what lowers a bid or a budget, or pauses, goes on."""
+
+
+class Rejection(StrEnum):
+    """Why a record on the control topics counts for nothing."""
+
+    MALFORMED = "malformed"
+    """No compact JWS, no JSON, or not the fields of its type."""
+    ALGORITHM = "algorithm"
+    UNKNOWN_KEY = "unknown_key"
+    SIGNATURE = "signature"
+    SEAL = "seal"
+    AUDIENCE = "audience"
+    ISSUER = "issuer"
+    """Signed with a key that belongs to somebody else."""
+    EXPIRED = "expired"
+    EARLY = "early"
+    """Issued later than it was appended, or good for too long."""
+    KEY_TIME = "key_time"
+    """The key was not yet, or no longer, valid when the record was appended."""
+    TYPE = "type"
+    """The key may not sign this type of record."""
+    REPLAYED = "replayed"
+    SERVICE = "service"
+    """Only a person may do this."""
+    SAME_HOLDER = "same_holder"
+    """A second holder must confirm, not the first one again."""
+    TOO_SOON = "too_soon"
+    TOO_LATE = "too_late"
+    UNKNOWN = "unknown"
+    """It names something that is not there to be released, confirmed or changed."""
+    INVALID = "invalid"
+    """Well-formed, but it asks for what nobody may ask for."""
+
+
 class RouterTally:
     """What the router counted in one batch; it reaches the metrics after the batch's known commit.
 

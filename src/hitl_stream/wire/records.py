@@ -120,9 +120,30 @@ class Via(Struct, frozen=True, kw_only=True):
     supersedes: str | None = None
 
 
+class Ack(Struct, frozen=True, kw_only=True):
+    """What an instance says on `control.acks`, sealed: which commands it has applied, and what it still has open.
+
+    `n` is never used twice by an instance name, also over restarts. `open_epoch` is that of its oldest open transaction,
+    `calls_epoch` that of its oldest open call to a platform. `partitions` are those that it has open.
+    """
+
+    n: int
+    instance: str
+    role: str
+    version: str
+    partitions: tuple[int, ...] = ()
+    epoch: int = -1
+    open_epoch: int | None = None
+    calls: int = 0
+    calls_epoch: int | None = None
+    audit: dict[str, str] = {}
+    goodbye: bool = False
+
+
 encode = msgspec.json.Encoder().encode
 decode_decision = msgspec.json.Decoder(Decision).decode
 decode_closed = msgspec.json.Decoder(Closed).decode
+decode_ack = msgspec.json.Decoder(Ack).decode
 decode_via = msgspec.json.Decoder(Via).decode
 
 VIA_HEADER = "hitl-via"
@@ -130,6 +151,7 @@ TRACE_HEADER = "traceparent"
 DECISION = "decision/1"
 CLOSED = "closed/1"
 VIA = "via/1"
+ACK = "ack/1"
 
 ERROR_HEADER = "hitl-error"
 WHY_HEADER = "hitl-why"
