@@ -123,8 +123,8 @@ class Via(Struct, frozen=True, kw_only=True):
 class Ack(Struct, frozen=True, kw_only=True):
     """What an instance says on `control.acks`, sealed: which commands it has applied, and what it still has open.
 
-    `n` is never used twice by an instance name, also over restarts. `open_epoch` is that of its oldest open transaction,
-    `calls_epoch` that of its oldest open call to a platform. `partitions` are those that it has open.
+    `n` is never used twice by an instance name, also over restarts. `open_epoch` is its oldest open transaction's,
+    `calls_epoch` its oldest open platform call's. `partitions` are those that it has open.
     """
 
     n: int
