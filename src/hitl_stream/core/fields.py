@@ -60,7 +60,7 @@ def raw_reader(path: str) -> Read:
         return lambda action, facts: _or_absent(getattr(entity_of(action), rest or "account", None))
     if not rest:
         find = attrgetter(path)
-        return lambda action, facts: _or_absent(find(action) or None)
+        return lambda action, facts: find(action) or ABSENT
     parts = path.split(".")
     return lambda action, facts: _attributes(action, parts)
 

@@ -47,16 +47,18 @@ def recall(action: Action, tenant: str, draft: Draft) -> History:
         leg = measure(change)
     except UndefinedError as error:
         return History(undefined=str(error))
-    ratio, delta = leg.ratio, leg.delta if leg.delta >= 0.0 else -leg.delta
-    who = (tenant, action.agent.id, action.type)
+    delta, ratio = leg.delta, leg.ratio
+    if delta < 0.0:
+        delta = -delta
+    z = draft.deviation((tenant, action.agent.id, action.type), ratio)
     if not draft.sums:
-        return History((leg,), ratio, draft.deviation(who, ratio), NO_TOTALS, None, False, delta, 0.0)
+        return History((leg,), ratio, z, NO_TOTALS, None, False, delta, 0.0)
     entity = change.entity
     total = draft.add(0, (tenant, entity.account, entity.campaign, change.field), ratio)
-    z = draft.deviation(who, ratio)
     if total is None:
         return History((leg,), ratio, z, NO_TOTALS, None, True, delta, 0.0)
-    return History((leg,), ratio, z, ((0, *total),), None, False, delta, total[0])
+    absolute, signed = total
+    return History((leg,), ratio, z, ((0, absolute, signed),), None, False, delta, absolute)
 
 
 def _recall_all(action: Action, tenant: str, draft: Draft) -> History:

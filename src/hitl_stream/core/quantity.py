@@ -36,8 +36,14 @@ class Leg(Struct, frozen=True, gc=False):
 
 def measure(change: Change) -> Leg:
     """Measure one change; raise `UndefinedError` where it has no relative size."""
-    base = as_float(change.before, "before")
-    delta = as_float(change.after, "after") - base
+    before, after = change.before, change.after
+    if type(before) is type(after) is str and _is_number(before) and _is_number(after):
+        # Two good texts, as nearly every change has; `as_float` would say the same, at the price of two calls.
+        base = float(before)
+        delta = float(after) - base
+    else:
+        base = as_float(before, "before")
+        delta = as_float(after, "after") - base
     if base == 0.0:
         raise UndefinedError("before is zero")
     ratio = delta / (base if base > 0.0 else -base)

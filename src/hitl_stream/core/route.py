@@ -66,7 +66,7 @@ def route(
     """Route one action that was admitted. Level 1 gets the route it would have had."""
     cls = policy.classes.get(action.type) or policy.undefined
     reasons: list[Reason] = [] if cls.baseline is None else [cls.baseline]
-    if action.agent.id not in policy.agents:
+    if not policy.agents.known[action.agent.id]:
         reasons.append(Reason("agent.unknown", action.agent.id, None, ESCALATE, cls.senior))
 
     changes, confidence = action.changes, action.confidence

@@ -77,9 +77,17 @@ NO_SUM: Sum = (-1, 0.0, 0.0, 0.0, 0.0, ())
 def rolled(total: Sum, slot: int) -> Sum:
     """Return a sum moved on to a later slot, without what has left the window."""
     last, absolute, signed, _, _, slots = total
+    oldest = slot - SUM_SLOTS
+    if last >= oldest:
+        slots = (*slots, (last, absolute, signed))
+    if slots and slots[0][0] < oldest:
+        slots = tuple([entry for entry in slots if entry[0] >= oldest])
     # Added up anew, not subtracted from, so that floating error cannot pile up over days.
-    kept = tuple(entry for entry in (*slots, (last, absolute, signed)) if entry[0] >= slot - SUM_SLOTS)
-    return slot, 0.0, 0.0, sum(entry[1] for entry in kept), sum(entry[2] for entry in kept), kept
+    past_absolute = past_signed = 0.0
+    for _, absolute, signed in slots:
+        past_absolute += absolute
+        past_signed += signed
+    return slot, 0.0, 0.0, past_absolute, past_signed, slots
 
 
 Ids = dict[int, dict[bytes, bytes]]
@@ -87,6 +95,8 @@ Norms = dict[int, dict[AgentClass, list[float]]]
 Sums = dict[EntityField, Sum]
 Normal = tuple[float, float]
 """Median and scale of what an agent usually does."""
+_Known = tuple[list[float], int, Normal | None]
+"""Of an agent in the current slot: what the batch adds, how many values there may be of it, and what is normal."""
 
 
 class Window:
@@ -155,7 +165,7 @@ class Draft:
     """One batch's view of a window: what is committed, and what the batch itself has added so far."""
 
     __slots__ = (
-        "_committed_values", "_id_slot", "_live", "_norm_slot", "_normals", "_now", "_values",
+        "_committed_values", "_id_slot", "_known", "_live", "_norm_slot", "_now", "_sum_slots", "_values",
         "added", "append_ms", "ids", "norms", "sums", "window",
     )  # fmt: skip
 
@@ -171,7 +181,8 @@ class Draft:
         self._now: dict[bytes, bytes] = {}
         self._values: dict[AgentClass, list[float]] = {}
         self._committed_values: dict[AgentClass, list[float]] = {}
-        self._normals: dict[AgentClass, Normal | None] = {}
+        self._known: dict[AgentClass, _Known] = {}
+        self._sum_slots: list[int] = []
 
     def at(self, append_ms: int) -> None:
         """Move to the append time of the next record.
@@ -192,9 +203,10 @@ class Draft:
         slot = append_ms // window.norm_slot_ms
         if slot != self._norm_slot:
             self._norm_slot = slot
-            self._normals = {}
+            self._known = {}
             self._values = self.norms.setdefault(slot, {})
             self._committed_values = window.norms.get(slot, {})
+        self._sum_slots = [append_ms // width for width in window.sum_slot_ms]
 
     def earlier(self, identity: bytes) -> bytes | None:
         """Return the stamp under which this id was claimed within the window, or None."""
@@ -222,16 +234,17 @@ class Draft:
 
         What is normal rests on the slots before the current one, so it is the same for every record of a slot.
         """
-        values = self._values.get(who)
-        if values is None:
-            values = self._values[who] = []
-            self._normals[who] = self._normal(who)
-        elif who not in self._normals:
-            self._normals[who] = self._normal(who)
-        if len(values) < NORM_VALUES_MAX and len(values) + len(self._committed_values.get(who, ())) < NORM_VALUES_MAX:
+        known = self._known.get(who)
+        if known is None:
+            known = self._known[who] = self._look_up(who)
+        values, room, normal = known
+        if len(values) < room:
             values.append(value)
-        normal = self._normals[who]
         return None if normal is None else (value - normal[0]) / normal[1]
+
+    def _look_up(self, who: AgentClass) -> _Known:
+        room = NORM_VALUES_MAX - len(self._committed_values.get(who, ()))
+        return self._values.setdefault(who, []), room, self._normal(who)
 
     def _normal(self, who: AgentClass) -> Normal | None:
         slot, window = self._norm_slot, self.window
@@ -249,17 +262,17 @@ class Draft:
 
     def add(self, which: int, entity: EntityField, ratio: float) -> tuple[float, float] | None:
         """Add a change to a running sum; return its (absolute, signed) total with it, or None without room."""
-        changed, window = self.sums[which], self.window
-        slot = self.append_ms // window.sum_slot_ms[which]
-        total = changed.get(entity) or window.sums[which].get(entity)
+        changed, slot = self.sums[which], self._sum_slots[which]
+        total = changed.get(entity)
         if total is None:
-            if len(changed) + len(window.sums[which]) >= ENTITIES_MAX:
-                return None
-            total = NO_SUM
-        if total[0] != slot:
-            total = rolled(total, slot)
-        _, absolute, signed, past_absolute, past_signed, slots = total
-        absolute += abs(ratio)
+            committed = self.window.sums[which]
+            total = committed.get(entity)
+            if total is None:
+                if len(changed) + len(committed) >= ENTITIES_MAX:
+                    return None
+                total = NO_SUM
+        _, absolute, signed, past_absolute, past_signed, slots = total if total[0] == slot else rolled(total, slot)
+        absolute += ratio if ratio >= 0.0 else -ratio
         signed += ratio
         changed[entity] = (slot, absolute, signed, past_absolute, past_signed, slots)
         return absolute + past_absolute, signed + past_signed

@@ -7,8 +7,8 @@ and executed. Nothing here raises on any input.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -83,19 +83,16 @@ _name = msgspec.json.Decoder(Name)
 
 def decode(value: bytes | None, headers: Sequence[Header] = ()) -> Decoded | Undecodable:
     """Decode one record of an action topic."""
+    if not value or not headers:
+        return decode_bytes(value)
+    found = _cloud_event(value, headers)
+    return found if isinstance(found, Undecodable) else decode_bytes(*found)
+
+
+def decode_bytes(value: bytes | None, ce: Mapping[str, str] | None = None) -> Decoded | Undecodable:
+    """Decode the bytes of one action; `ce` are the CloudEvents values that may fill what the bytes leave out."""
     if not value:
         return Undecodable(ErrorClass.EMPTY, "the record has no value")
-    ce: Mapping[str, str] | None = None
-    if headers:
-        found = _cloud_event(value, headers)
-        if isinstance(found, Undecodable):
-            return found
-        value, ce = found
-    return decode_bytes(value, ce)
-
-
-def decode_bytes(value: bytes, ce: Mapping[str, str] | None = None) -> Decoded | Undecodable:
-    """Decode the bytes of one action; `ce` are the CloudEvents values that may fill what the bytes leave out."""
     if value[0] != 0x7B or value[-1] != 0x7D:
         value = value.strip(_WHITE)
         if not value:
@@ -109,7 +106,7 @@ def decode_bytes(value: bytes, ce: Mapping[str, str] | None = None) -> Decoded |
             if value[0] == _MAGIC:
                 return Undecodable(ErrorClass.NOT_JSON, _not_json(value, str(error)))
             return Undecodable(ErrorClass.ENCODING, f"not UTF-8: {error.reason} at byte {error.start}")
-    if len(value.translate(None, NOT_OPENING)) > DEPTH_MAX and _depth(value) > DEPTH_MAX:
+    if len(value.translate(None, NOT_OPENING)) > DEPTH_MAX and depth(value) > DEPTH_MAX:
         return Undecodable(ErrorClass.TOO_DEEP, f"nested deeper than {DEPTH_MAX}")
     used: tuple[tuple[str, str], ...] = ()
     try:
@@ -126,9 +123,10 @@ def decode_bytes(value: bytes, ce: Mapping[str, str] | None = None) -> Decoded |
     if "/" in action.tenant:
         # So that `tenant/action_id` names one action only.
         return Undecodable(ErrorClass.SCHEMA, "a tenant holds no '/' - at `$.tenant`")
-    hashed = hashlib.sha256(value)
-    for name, text in used:
-        hashed.update(b"\0" + name.encode() + b"\0" + text.encode())
+    hashed = sha256(value)
+    if used:
+        for name, text in used:
+            hashed.update(b"\0" + name.encode() + b"\0" + text.encode())
     digest = hashed.digest()
     return Decoded(action, value, digest.hex(), digest, used)
 
@@ -195,7 +193,7 @@ def _not_json(value: bytes, error: str) -> str:
     return error
 
 
-def _depth(value: bytes) -> int:
+def depth(value: bytes) -> int:
     """Return how deep objects and arrays nest outside of strings."""
     depth = deepest = 0
     inside = escaped = False

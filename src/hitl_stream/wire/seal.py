@@ -81,15 +81,15 @@ def read_key(path: Path, name: str) -> SealKey:
 
 def read_keys(directory: Path, name: str) -> dict[str, SealKey]:
     """Read every key of that name, newest id last (r10 after r9); say how to make one where there is none."""
-    found = sorted(directory.glob(f"{name}-*"), key=_age) if directory.is_dir() else []
+    found = sorted(directory.glob(f"{name}-*"), key=by_age) if directory.is_dir() else []
     if not found:
         raise SettingsError(f"no key {name}-<id> in {directory}; make one: hitl keys seal")
     keys = [read_key(path, name) for path in found]
     return {key.key_id: key for key in keys}
 
 
-def _age(path: Path) -> list[tuple[int, str]]:
-    """Order names by the numbers in them: text by text, number by number."""
+def by_age(path: Path) -> list[tuple[int, str]]:
+    """Order key files by the numbers in their names: text by text, number by number."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split("([0-9]+)", path.name)]
 
 

@@ -14,6 +14,7 @@ from hitl_stream.core.route import Approval, Route
 from hitl_stream.core.score import PARTS, Score
 from hitl_stream.wire.codec import Decoded
 from hitl_stream.wire.records import (
+    ACTION_MARK,
     ApprovalRow,
     AuditRow,
     Closed,
@@ -22,8 +23,8 @@ from hitl_stream.wire.records import (
     ReasonRow,
     ScorePart,
     ScoreRow,
+    by_position,
     encode,
-    head_before,
     milliseconds,
     time_text,
 )
@@ -35,6 +36,11 @@ HUNDREDTHS = tuple(i / 100 for i in range(102))
 """Numbers with two digits, by hundredths; one more than needed, for what rounding adds to a whole."""
 LEAST_SHOWN = 0.00005
 NO_SCORE = ScoreRow(0.0)
+NO_CE: dict[str, str] = {}
+TAIL_BYTES = len(ACTION_MARK) + 1
+"""What stands around the action at the end of a value."""
+_decision = by_position(Decision)
+_closed = by_position(Closed)
 
 
 class Writer:
@@ -46,6 +52,7 @@ class Writer:
         self._epoch = epoch
         self._held = held
         self._moment = time_text(now_ms)
+        self._digest = policy.digest
         self._grace = time_text(now_ms + GRACE_MS)
         self._audits: dict[float, AuditRow] = {}
         self._times: dict[int, str] = {}
@@ -63,17 +70,10 @@ class Writer:
         purpose: Purpose = Purpose.DECIDE,
     ) -> tuple[bytes, bytes]:
         """Return (head, value) of a decision."""
-        value = encode(
-            Decision(
-                **self._common(place, decoded, tenant, entity, route, trace, purpose),
-                origin=place,
-                held=self._held,
-                by=by,
-                supersedes=supersedes,
-                action=Raw(decoded.raw),
-            )
-        )
-        return head_before(value, decoded.raw), value
+        common = self._common(place, decoded, tenant, entity, route, trace, purpose)
+        raw = decoded.raw
+        value = encode(_decision(*common, place, 0, self._held, by, supersedes, Raw(raw)))
+        return value[: -(TAIL_BYTES + len(raw))], value
 
     def closed(
         self,
@@ -88,8 +88,9 @@ class Writer:
     ) -> tuple[bytes, bytes]:
         """Return (head, value) of an end without execution; a duplicate carries no action, so its value is its head."""
         common = self._common(place, decoded, tenant, entity, route, trace, Purpose.DECIDE)
-        value = encode(Closed(**common, end=end.value, why=why.value, action=Raw(decoded.raw)))
-        head = head_before(value, decoded.raw)
+        raw = decoded.raw
+        value = encode(_closed(*common, end.value, why.value, (), None, None, Raw(raw)))
+        head = value[: -(TAIL_BYTES + len(raw))]
         return (head + b"}", head + b"}") if why is Why.DUPLICATE else (head, value)
 
     def execute_by_ms(self, action: Action, route: Route) -> int:
@@ -110,34 +111,37 @@ class Writer:
         route: Route,
         trace: str | None,
         purpose: Purpose,
-    ) -> dict[str, Any]:
-        action, cls = decoded.action, route.cls
-        audit = self._audits.get(cls.audit_p)
-        if audit is None:
-            audit = self._audits[cls.audit_p] = AuditRow(cls.audit_p)
-        plain = action.expires_at is None and not route.approvals
-        return {
-            "id": f"{place}#0",
-            "tenant": tenant,
-            "action_id": action.action_id,
-            "hash": decoded.hash,
-            "ce": dict(decoded.ce),
-            "type": action.type,
-            "level": cls.level_number,
-            "agent": action.agent,
-            "entity": entity,
-            "outcome": NAMES[route.outcome],
-            "purpose": purpose,
-            "reasons": [_reason(reason) for reason in route.reasons] if route.reasons else (),
-            "approvals": [self._approval(approval) for approval in route.approvals] if route.approvals else (),
-            "execute_by": self._grace if plain else time_text(self.execute_by_ms(action, route)),
-            "score": self._score(route.score),
-            "audit": audit,
-            "policy": self.policy.digest,
-            "epoch": self._epoch,
-            "moment": self._moment,
-            "trace": trace,
-        }
+    ) -> tuple[Any, ...]:
+        """Return the members of `records.Common`, in their order."""
+        action, cls, reasons, approvals = decoded.action, route.cls, route.reasons, route.approvals
+        plain = action.expires_at is None and not approvals
+        return (
+            f"{place}#0",
+            tenant,
+            action.action_id,
+            decoded.hash,
+            dict(decoded.ce) if decoded.ce else NO_CE,
+            action.type,
+            cls.level_number,
+            action.agent,
+            entity,
+            NAMES[route.outcome],
+            purpose,
+            None,
+            [_reason(reason) for reason in reasons] if reasons else (),
+            [self._approval(approval) for approval in approvals] if approvals else (),
+            self._grace if plain else time_text(self.execute_by_ms(action, route)),
+            self._score(route.score),
+            self._audits.get(cls.audit_p) or self._audit(cls.audit_p),
+            self._digest,
+            self._epoch,
+            self._moment,
+            trace,
+        )
+
+    def _audit(self, p: float) -> AuditRow:
+        audit = self._audits[p] = AuditRow(p)
+        return audit
 
     def _approval(self, approval: Approval) -> ApprovalRow:
         decide_by = self._times.get(approval.sla_ms)

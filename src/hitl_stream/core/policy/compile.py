@@ -117,20 +117,28 @@ class Compiled:
 
 
 class AgentBook:
-    """Which agents the policy knows; the answer for an id is remembered."""
+    """Which agents the policy knows. `known[agent]` is the same as `agent in book` without a call: routing uses it."""
 
     def __init__(self, policy: Policy) -> None:
-        self.exact = {name for name in policy.agents if not name.endswith("*")}
-        self.prefixes = tuple(name[:-1] for name in policy.agents if name.endswith("*"))
-        self.open = not policy.agents
-        self.known: dict[str, bool] = {}
+        exact = frozenset(name for name in policy.agents if not name.endswith("*"))
+        self.known = _Known(exact, tuple(name[:-1] for name in policy.agents if name.endswith("*")))
 
     def __contains__(self, agent: str) -> bool:
-        known = self.known.get(agent)
-        if known is None:
-            known = self.open or agent in self.exact or agent.startswith(self.prefixes)
-            if len(self.known) < AGENTS_CACHED_MAX:
-                self.known[agent] = known
+        return self.known[agent]
+
+
+class _Known(dict[str, bool]):
+    """Answers of the past; what is not among them is looked up."""
+
+    def __init__(self, exact: frozenset[str], prefixes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.exact = exact
+        self.prefixes = prefixes
+
+    def __missing__(self, agent: str) -> bool:
+        known = not (self.exact or self.prefixes) or agent in self.exact or agent.startswith(self.prefixes)
+        if len(self) < AGENTS_CACHED_MAX:
+            self[agent] = known
         return known
 
 
@@ -264,12 +272,17 @@ class _Compiler:
         return tuple(extras), tuple(jobs.values())
 
     def _rule(self, rule: Rule, queue: str, senior: str) -> Extra:
-        matches = self._matches(rule.match)
+        tests = self._tests(rule.match)
+        first, holds = tests[0][1], tests[0][2].holds
         outcome, name, asked = OUTCOMES[rule.then], f"rule.{rule.id}", rule.queue or queue
 
         def extra(action: Action, facts: Facts, verdicts: Verdicts) -> Sequence[Reason]:
             try:
-                hits = matches(action, facts)
+                # Nearly every rule is not met, mostly by its first field: say so before anything else is looked at.
+                value = first(action, facts)
+                if value is ABSENT or not holds(value):
+                    return NONE
+                hits = _hits(tests, action, facts)
             except FieldError as error:
                 return [Reason(name, str(error), "its declared type", Outcome.ESCALATE, rule.queue or senior)]
             if hits is None:
@@ -280,7 +293,7 @@ class _Compiler:
         return extra
 
     def _gate(self, gate_name: str, gate: Gate, queue: str, senior: str) -> Extra:
-        matches = self._matches(gate.segment) if gate.segment else None
+        segment = self._tests(gate.segment) if gate.segment else None
         counts = gate.state == "enforce"
         parts = []
         for name in gate.validators:
@@ -295,7 +308,7 @@ class _Compiler:
 
         def extra(action: Action, facts: Facts, verdicts: Verdicts) -> Sequence[Reason]:
             try:
-                if matches is not None and matches(action, facts) is None:
+                if segment is not None and _hits(segment, action, facts) is None:
                     return NONE
             except FieldError as error:
                 found = Finding(str(error), "its declared type")
@@ -318,18 +331,8 @@ class _Compiler:
 
         return extra
 
-    def _matches(self, match: Mapping[str, Match]) -> Callable[[Action, Facts], tuple[str, str, str | None] | None]:
-        tests = [(path, reader(path, self.policy), self._test(path, spec)) for path, spec in match.items()]
-
-        def matches(action: Action, facts: Facts) -> tuple[str, str, str | None] | None:
-            # Nearly every rule is not met, mostly by its first field: say so before anything is written down.
-            for _, read, test in tests:
-                value = read(action, facts)
-                if value is ABSENT or not test.holds(value):
-                    return None
-            return _described([(path, read(action, facts), test) for path, read, test in tests])
-
-        return matches
+    def _tests(self, match: Mapping[str, Match]) -> _Tests:
+        return tuple((path, reader(path, self.policy), self._test(path, spec)) for path, spec in match.items())
 
     def _test(self, path: str, spec: Match) -> _Test:
         money = self.policy.fields[path].type == "money"
@@ -394,9 +397,22 @@ class _Test:
     money: bool
 
 
+_Tests = tuple[tuple[str, Read, _Test], ...]
+"""By path: how a field is read, and what it is asked."""
+
+
 def _inside(limit: Decimal | None) -> float:
     """Return a float below which a value is surely inside a limit; without a limit everything is."""
     return inf if limit is None else float(limit) * (1.0 - NEAR) - NEAR
+
+
+def _hits(tests: _Tests, action: Action, facts: Facts) -> tuple[str, str, str | None] | None:
+    """Return what a rule saw, what it allows and the rates used, where all its tests hold."""
+    for _, read, test in tests:
+        value = read(action, facts)
+        if value is ABSENT or not test.holds(value):
+            return None
+    return _described([(path, read(action, facts), test) for path, read, test in tests])
 
 
 def _described(hits: Sequence[tuple[str, Any, _Test]]) -> tuple[str, str, str | None]:
