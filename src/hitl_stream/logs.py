@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from typing import Any, Literal, TextIO
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from hitl_stream.core.escape import escaped as escaped
 
 KEYS = ("event", "action_id", "decision_id", "topic", "partition", "offset", "epoch", "trace_id")
 """Keys that mean the same wherever they stand, in the order they are written."""
@@ -33,12 +34,6 @@ TRACEBACK_LENGTH_MAX = 20_000
 ITEMS_MAX = 100
 """Of a list or table in a value; DEPTH_MAX tables may nest."""
 DEPTH_MAX = 4
-
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # control characters: new lines, escape sequences, also the one-byte CSI
-    "\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, line separators, direction
-    "\ud800-\udfff\U000e0000-\U000e007f]"  # halves of pairs, tags
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +137,6 @@ def _is(record: logging.LogRecord, line: Harmless) -> bool:
 def _known_level(number: int) -> int:
     levels = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO)
     return next((level for level in levels if number >= level), logging.DEBUG)
-
-
-def escaped(text: str) -> str:
-    r"""Return `text`, each character that could move a cursor or hide another as `\xNN`, `\uNNNN` or `\UNNNNNNNN`."""
-    return _UNSAFE.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _safe(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -23,7 +23,7 @@ def test_the_committed_file_is_what_the_code_generates(path: str, content: bytes
     assert (DOCS / path).read_bytes() == content, "run: python -m hitl_stream.dev.schemas docs"
 
 
-@pytest.mark.parametrize("name", ["action", "decision", "closed", "via", "policy"])
+@pytest.mark.parametrize("name", ["action", "decision", "closed", "via", "command", "heartbeat", "ack", "policy"])
 def test_each_schema_is_a_valid_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(orjson.loads((DOCS / f"schemas/{name}.json").read_bytes()))
 
@@ -39,6 +39,24 @@ def test_an_action_and_the_decision_on_it_fit_their_schemas() -> None:
     schema = json_schema("decision")
     schema["properties"]["action"] = {"type": "object"}
     jsonschema.validate(decision, schema)
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "fits"),
+    [
+        ("command", {"typ": "confirm", "of": 815}, True),
+        ("command", {"typ": "engage", "scope": ["campaign:cmp-7"], "mode": "HALT"}, True),
+        ("command", {"typ": "confirm"}, False),
+        ("command", {"typ": "shout"}, False),
+        ("heartbeat", {"typ": "heartbeat", "seq": 1, "control": "h/control/0", "epoch": -1, "digest": "0" * 64,
+                       "acks": {}, "effective": -1}, True),
+        ("heartbeat", {"typ": "heartbeat", "seq": 1}, False),
+    ],
+)  # fmt: skip
+def test_what_is_signed_fits_the_schema_of_its_payload(name: str, payload: dict[str, object], fits: bool) -> None:
+    claims = {"aud": "c", "kid": "ana-1", "iss": "ana", "jti": "j", "iat": 1, "exp": 2}
+
+    assert jsonschema.Draft202012Validator(json_schema(name)).is_valid(claims | payload) is fits
 
 
 def test_every_topic_is_a_channel_with_its_writers_and_readers() -> None:

@@ -6,6 +6,7 @@ Kafka cluster's id, `iat` and `exp` are seconds since 1970.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
@@ -15,10 +16,20 @@ from hitl_stream.core.events import Mode
 
 SELECTORS_MAX = 100
 EPOCHS_MAX = 10_000
+INT_MAX = 2**63 - 1
+"""What Kafka counts offsets with. A larger number is refused as no command, also by a reader in another language."""
+SECONDS_MAX = 253_402_300_799
+"""The end of the year 9999."""
 Text = Annotated[str, Meta(max_length=2_000)]
+Why = Annotated[str, Meta(max_length=2_000, pattern=r"\S")]
+"""A reason that must be given: not empty, not only white space."""
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Selectors = Annotated[tuple[Annotated[str, Meta(max_length=500)], ...], Meta(max_length=SELECTORS_MAX)]
-Epoch = Annotated[int, Meta(ge=0)]
+Epoch = Annotated[int, Meta(ge=0, le=INT_MAX)]
+Reached = Annotated[int, Meta(ge=-1, le=INT_MAX)]
+"""An epoch, or −1 before there is one."""
+Count = Annotated[int, Meta(ge=0, le=INT_MAX)]
+Seconds = Annotated[int, Meta(ge=0, le=SECONDS_MAX)]
 
 
 class Command(Struct, frozen=True, kw_only=True, tag_field="typ"):
@@ -28,8 +39,8 @@ class Command(Struct, frozen=True, kw_only=True, tag_field="typ"):
     kid: Name
     iss: Name
     jti: Name
-    iat: int
-    exp: int
+    iat: Seconds
+    exp: Seconds
 
 
 class Engage(Command, frozen=True, kw_only=True, tag="engage"):
@@ -45,7 +56,7 @@ class ReleaseRequest(Command, frozen=True, kw_only=True, tag="release_request"):
     """Ask that engaged switches be released; another holder must confirm it."""
 
     epochs: Annotated[tuple[Epoch, ...], Meta(min_length=1, max_length=EPOCHS_MAX)]
-    reason: Annotated[str, Meta(min_length=1, max_length=2_000)]
+    reason: Why
 
 
 class Confirm(Command, frozen=True, kw_only=True, tag="confirm"):
@@ -59,7 +70,7 @@ class PolicyChange(Command, frozen=True, kw_only=True, tag="policy"):
 
     text: Annotated[str, Meta(max_length=900_000)]
     digest: Digest
-    reason: Text
+    reason: Why
 
 
 class GateChange(Command, frozen=True, kw_only=True, tag="gate"):
@@ -79,7 +90,7 @@ class LevelChange(Command, frozen=True, kw_only=True, tag="level"):
 
     class_: Name = field(name="class")
     level: Annotated[int, Meta(ge=1, le=4)]
-    reason: Text
+    reason: Why
     evidence: dict[str, Any] = {}
 
 
@@ -93,14 +104,19 @@ class ReviewerChange(Command, frozen=True, kw_only=True, tag="reviewer"):
 
 
 class Pin(Command, frozen=True, kw_only=True, tag="pin"):
-    """A person's strategy decision: what contradicts it until then is escalated."""
+    """A person's strategy decision: what contradicts it until then is escalated.
+
+    `direction` is the way that the field goes; `range` is the lowest and the highest value that it may be set to, each
+    null where there is none. `unit`, where it is given, is the one that a change must be in.
+    """
 
     scope: Selectors
     field: Name
     direction: Literal["up", "down"] | None = None
     range: tuple[str | None, str | None] | None = None
+    unit: Annotated[str, Meta(max_length=32)] | None = None
     until: Time
-    reason: Text
+    reason: Why
 
 
 class KeyEntry(Struct, frozen=True, kw_only=True):
@@ -138,9 +154,9 @@ class Waiting(Struct, frozen=True, kw_only=True):
 class Contained(Struct, frozen=True, kw_only=True):
     """An executor that cannot be asked: so many of its calls may still take effect."""
 
-    epoch: int
+    epoch: Reached
     instance: str
-    calls: int
+    calls: Count
 
 
 class Heartbeat(Command, frozen=True, kw_only=True, tag="heartbeat"):
@@ -150,12 +166,12 @@ class Heartbeat(Command, frozen=True, kw_only=True, tag="heartbeat"):
     `effective` is the newest epoch up to which every engagement is EFFECTIVE.
     """
 
-    seq: int
+    seq: Count
     control: str
-    epoch: int
+    epoch: Reached
     digest: Digest
-    acks: dict[str, int]
-    effective: int
+    acks: dict[str, Count]
+    effective: Reached
     waiting: tuple[Waiting, ...] = ()
     contained: tuple[Contained, ...] = ()
 
@@ -163,5 +179,18 @@ class Heartbeat(Command, frozen=True, kw_only=True, tag="heartbeat"):
 AnyCommand = (
     Engage | ReleaseRequest | Confirm | PolicyChange | GateChange | LevelChange | ReviewerChange | Pin | Keys | Farewell
 )
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def type_of(command: Command) -> str:
+    """Return a command's `typ`."""
+    return str(command.__struct_config__.tag)
+
+
+def milliseconds(time: datetime) -> int:
+    """Return a time as milliseconds since 1970, cut, not rounded."""
+    return (time - _EPOCH) // timedelta(milliseconds=1)
+
+
 TYPES = ("engage", "release_request", "confirm", "policy", "gate", "level", "reviewer", "pin", "keys", "farewell")
 """Every `typ` of a command; a key lists those it may sign."""

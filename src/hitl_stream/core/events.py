@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import IntEnum, StrEnum
 
 
@@ -49,6 +50,37 @@ class Why(StrEnum):
     ADMIT_BY = "admit_by"
     DECIDE_BY = "decide_by"
     EXECUTE_BY = "execute_by"
+    STALE = "stale"
+    """The platform holds another value than the one that the action starts from."""
+
+
+class Status(StrEnum):
+    """What became of an execute record whose platform call began."""
+
+    EXECUTED = "executed"
+    FAILED = "failed"
+    UNRESOLVED = "unresolved"
+    """Nobody could find out in time."""
+
+
+class SentBackWhy(StrEnum):
+    """Why an executor sent a decision back to be made again."""
+
+    SWITCH = "switch"
+    """A switch covers it, or was engaged after it was decided."""
+    BEHIND = "behind"
+    """An earlier one of its entity was sent back, and it was decided before the router knew of that."""
+    POLICY = "policy"
+    """Under our own policy the machine may not let it run alone; it was decided under another one."""
+    EPOCH = "epoch"
+    """It names a control epoch that did not come."""
+
+
+class After(StrEnum):
+    """After which moment of a kill switch a platform call in its scope began."""
+
+    APPEND = "append"
+    EFFECTIVE = "effective"
 
 
 class ErrorClass(StrEnum):
@@ -68,6 +100,7 @@ class Abort(StrEnum):
     """Why a batch's transaction did not commit. After `unknown` nobody can say whether it did."""
 
     EPOCH = "epoch"
+    LEASE = "lease"
     ERROR = "error"
     FENCED = "fenced"
     UNKNOWN = "unknown"
@@ -115,6 +148,8 @@ class Rejection(StrEnum):
     """It names something that is not there to be released, confirmed or changed."""
     INVALID = "invalid"
     """Well-formed, but it asks for what nobody may ask for."""
+    FULL = "full"
+    """So many commands of this holder wait, or so many of his pins hold, that there is no room for another."""
 
 
 class RouterTally:
@@ -139,3 +174,36 @@ class RouterTally:
         """Routed actions of level 1, which end as a recommendation."""
         self.audit: int = 0
         """Copies drawn for audit: outputs, not inputs."""
+
+
+class ExecutorTally:
+    """What an executor counted in one commit; it reaches the metrics after that is known to have happened.
+
+    Every execute record is counted exactly once: in `results`, `closed`, `sent_back`, `dead` or `repeated`. `class` is
+    the policy's class, or "none".
+    """
+
+    __slots__ = ("closed", "dead", "repeated", "results", "seconds", "sent_back")
+
+    def __init__(self) -> None:
+        self.results: Counter[tuple[str, str]] = Counter()
+        """(class, `Status`) → results."""
+        self.closed: Counter[str] = Counter()
+        """`Why` → decisions that ended here without a call."""
+        self.sent_back: Counter[str] = Counter()
+        """`SentBackWhy` → decisions written to `held`."""
+        self.dead: Counter[str] = Counter()
+        """`ErrorClass` → records that are none of ours."""
+        self.repeated: int = 0
+        """Records that were done already."""
+        self.seconds: list[float] = []
+        """How long each platform call took that was answered."""
+
+    def add(self, other: ExecutorTally) -> None:
+        """Count what another one has counted."""
+        self.results.update(other.results)
+        self.closed.update(other.closed)
+        self.sent_back.update(other.sent_back)
+        self.dead.update(other.dead)
+        self.repeated += other.repeated
+        self.seconds += other.seconds

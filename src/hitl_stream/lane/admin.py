@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
 
 from hitl_stream.core.action import ACTION_BYTES_MAX
@@ -49,7 +51,7 @@ BYTES_KEY = "max.message.bytes"
 PARTITIONS_KEY = "partitions"
 REPLICATION_KEY = "replication.factor"
 ROUTER_OUTPUTS = ("actions", "execute", "review", "escalation", "review.seeded", "recommendations", "held", "closed")
-_REFUSALS = (
+REFUSALS = (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -281,6 +283,35 @@ async def retentions(client: Client, topics: Iterable[str]) -> dict[str, int | N
     return kept
 
 
+async def cluster_id(client: Client) -> str:
+    """Return the id of the cluster, which commands are addressed to."""
+    async with _admin(client) as admin:
+        found, _ = await described(admin._client, ())
+    return found
+
+
+async def described(kafka: Any, topics: Iterable[str]) -> tuple[str, dict[str, int]]:
+    """Ask a started client of aiokafka for (the cluster's id, {topic: partitions}); an absent topic is left out.
+
+    The brokers are asked one after another until one answers, and no topic is made by asking for it.
+    """
+    nodes = [broker.nodeId for broker in kafka.cluster.brokers()]
+    failed: KafkaError | None = None
+    for node in random.sample(nodes, len(nodes)):
+        try:
+            answer = (await kafka.send(node, MetadataRequest(list(topics), False))).to_object()
+        except KafkaError as error:
+            failed = error
+            continue
+        if not answer["cluster_id"]:
+            raise BrokenError(
+                "Kafka names no cluster id, which commands are addressed to; is it Apache Kafka 4.0 or newer?"
+            )
+        there = [one for one in answer["topics"] if not one["error_code"]]
+        return answer["cluster_id"], {one["topic"]: len(one["partitions"]) for one in there}
+    raise failed or KafkaConnectionError("no broker is known")
+
+
 # --- changing ---------------------------------------------------------------------------------------------------------
 
 
@@ -390,7 +421,7 @@ def reaching(client: Client) -> Iterator[None]:
         yield
     except HitlError:
         raise
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise RefusedError(f"Kafka at {bootstrap} refuses: {_said(error)}; check kafka_security and the ACLs") from None
     except (KafkaConnectionError, KafkaTimeoutError, TimeoutError, OSError) as error:
         raise UnreachableError(f"Kafka at {bootstrap} was not reached: {_said(error)}; {_ADVICE}") from None

@@ -55,8 +55,8 @@ async def spans(
 
     `since_ms` starts at the first record appended then or later; `partition` takes only that number of each topic.
     """
-    async with _started(client, committed=not high) as consumer:
-        parts = [tp for tp in await _partitions(consumer, topics) if partition in (None, tp.partition)]
+    async with started(client, committed=not high) as consumer:
+        parts = [tp for tp in await partitions_of(consumer, topics) if partition in (None, tp.partition)]
         if not parts:
             return {}
         firsts = await consumer.beginning_offsets(parts)
@@ -78,7 +78,7 @@ async def read(
     open_ = {tp for tp, span in wanted.items() if span.start < span.end}
     if not open_:
         return
-    async with _started(client, committed=True) as consumer:
+    async with started(client, committed=True) as consumer:
         consumer.assign(list(open_))
         for tp in open_:
             consumer.seek(tp, wanted[tp].start)
@@ -129,13 +129,30 @@ async def record_at(client: Client, topic: str, partition: int, offset: int) -> 
     return None
 
 
+async def newest_append_ms(client: Client, topic: str) -> int | None:
+    """Return when the newest record of a topic's partition 0 was appended; None where there is none."""
+    async with started(client, committed=False) as consumer:
+        parts = [tp for tp in await partitions_of(consumer, [topic]) if tp.partition == 0]
+        if not parts:
+            return None
+        (end,) = (await consumer.end_offsets(parts)).values()
+        (first,) = (await consumer.beginning_offsets(parts)).values()
+        if first >= end:
+            return None
+        consumer.assign(parts)
+        consumer.seek(parts[0], end - 1)
+        found = await consumer.getmany(*parts, timeout_ms=POLL_MS)
+        return max((record.timestamp for record in found.get(parts[0], ())), default=None)
+
+
 async def committed(client: Client, group: str, parts: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
     """Return a group's committed offsets once no transaction can change them; None where it has never committed."""
-    async with _started(client, committed=True, group_id=group, enable_auto_commit=False) as consumer:
+    async with started(client, committed=True, group_id=group, enable_auto_commit=False) as consumer:
         return await stable_offsets(consumer, group, parts, STABLE_SECONDS_MAX)
 
 
-async def _partitions(consumer: Any, topics: Iterable[str]) -> list[TopicPartition]:
+async def partitions_of(consumer: Any, topics: Iterable[str]) -> list[TopicPartition]:
+    """Return the partitions of those topics that exist."""
     # All of them, since asking for one by name can create it where the broker allows that.
     cluster = await consumer._client.fetch_all_metadata()
     there = [topic for topic in topics if topic in cluster.topics()]
@@ -144,12 +161,12 @@ async def _partitions(consumer: Any, topics: Iterable[str]) -> list[TopicPartiti
 
 
 @asynccontextmanager
-async def _started(client: Client, *, committed: bool, **options: Any) -> AsyncIterator[Any]:
+async def started(client: Client, *, committed: bool, **options: Any) -> AsyncIterator[Any]:
+    """Give a started consumer without a group; what Kafka raises meanwhile becomes our own errors."""
     with reaching(client):
         consumer = _Consumer(
             **client,
-            **{"group_id": None} | options,
-            auto_offset_reset="earliest",
+            **{"group_id": None, "auto_offset_reset": "earliest"} | options,
             isolation_level="read_committed" if committed else "read_uncommitted",
             max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_wait_ms=50,

@@ -106,7 +106,7 @@ def decode_bytes(value: bytes | None, ce: Mapping[str, str] | None = None) -> De
             if value[0] == _MAGIC:
                 return Undecodable(ErrorClass.NOT_JSON, _not_json(value, str(error)))
             return Undecodable(ErrorClass.ENCODING, f"not UTF-8: {error.reason} at byte {error.start}")
-    if len(value.translate(None, NOT_OPENING)) > DEPTH_MAX and depth(value) > DEPTH_MAX:
+    if len(value.translate(None, NOT_OPENING)) > DEPTH_MAX and nesting(value) > DEPTH_MAX:
         return Undecodable(ErrorClass.TOO_DEEP, f"nested deeper than {DEPTH_MAX}")
     used: tuple[tuple[str, str], ...] = ()
     try:
@@ -193,7 +193,7 @@ def _not_json(value: bytes, error: str) -> str:
     return error
 
 
-def depth(value: bytes) -> int:
+def nesting(value: bytes) -> int:
     """Return how deep objects and arrays nest outside of strings."""
     depth = deepest = 0
     inside = escaped = False

@@ -7,27 +7,43 @@ from typing import Any
 import msgspec
 
 from hitl_stream.core.action import ACTION_BYTES_MAX, Action
+from hitl_stream.core.commands import AnyCommand, Heartbeat
 from hitl_stream.wire import records
 from hitl_stream.wire.topics import TABLE, Topic
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ASYNCAPI = "3.0.0"
 DECISION_TOPICS = ("execute", "review", "escalation", "review.seeded", "recommendations", "held")
-RECORDS: dict[str, type[msgspec.Struct]] = {
+RECORDS: dict[str, Any] = {
     "action": Action,
     "decision": records.Decision,
     "closed": records.Closed,
     "via": records.Via,
+    "command": AnyCommand,
+    "heartbeat": Heartbeat,
+    "ack": records.Ack,
 }
 """The records that are written today, by the name of their schema file."""
-MESSAGES = {"actions": "action", "closed": "closed", **dict.fromkeys(DECISION_TOPICS, "decision")}
+MESSAGES = {
+    "actions": "action",
+    "closed": "closed",
+    **dict.fromkeys(DECISION_TOPICS, "decision"),
+    "control": "command",
+    "control.heartbeat": "heartbeat",
+    "control.acks": "ack",
+}
 """Which record a topic carries."""
+SIGNED = ("command", "heartbeat")
+"""These are the payload of a compact JWS (RFC 7515), which is the record's value."""
+SUMMARIES = {"command": "What people, and a few services, tell the whole installation; `typ` says which."}
+"""Of records that are one of several types."""
 
 
 def json_schema(name: str) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of one record."""
     (schema,), components = msgspec.json.schema_components([RECORDS[name]], ref_template="#/$defs/{name}")
-    root = components.pop(schema["$ref"].rpartition("/")[2])
+    # One of several types, told apart by a member, has no name of its own to refer to.
+    root = components.pop(schema["$ref"].rpartition("/")[2]) if "$ref" in schema else schema
     # A raw member is the action as it came; its own schema stands in a file of its own.
     if "action" in root.get("properties", {}):
         root["properties"]["action"] = {"$ref": "action.json"}
@@ -89,12 +105,13 @@ def _message(name: str) -> dict[str, Any]:
             "properties": {header: {"type": "string"} for header in own},
         }
         return {"summary": "A record that could not be read, as it came.", "headers": headers}
-    summary = (RECORDS[name].__doc__ or "").partition("\n")[0]
     message: dict[str, Any] = {
-        "summary": summary,
-        "contentType": "application/json",
+        "summary": SUMMARIES.get(name) or (RECORDS[name].__doc__ or "").partition("\n")[0],
+        "contentType": "application/jose" if name in SIGNED else "application/json",
         "payload": {"$ref": f"schemas/{name}.json"},
     }
     if name == "action":
         message["description"] = f"Bare JSON, or a CloudEvent; at most {ACTION_BYTES_MAX} bytes."
+    if name in SIGNED:
+        message["description"] = "A compact JWS with Ed25519 (RFC 9864); the schema is that of its payload."
     return message

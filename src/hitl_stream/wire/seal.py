@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import stat
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +38,12 @@ def sealer(key: SealKey, topic: str, kind: str) -> Callable[[bytes], bytes]:
     """Return a function that seals the heads of one type of record on one topic, as a header value."""
     start = hashlib.blake2b(topic.encode() + b"\0" + kind.encode() + b"\0", key=key.key, digest_size=32)
     prefix = key.key_id.encode() + b":"
+    text = binascii.b2a_base64
 
     def seal(head: bytes) -> bytes:
         digest = start.copy()
         digest.update(head)
-        return prefix + binascii.b2a_base64(digest.digest(), newline=False).translate(_URLSAFE, b"=")
+        return prefix + text(digest.digest(), newline=False).translate(_URLSAFE, b"=")
 
     return seal
 
@@ -105,10 +107,12 @@ class Draw:
     def lot(self, topic: str, partition: int) -> Lot:
         """Return a function that says of an offset and an action hash whether it is drawn with probability p."""
         start = hashlib.blake2b(f"{topic}/{partition}/".encode(), key=self._key, digest_size=8, person=b"hitl-sample")
+        read = struct.Struct(">Q").unpack
 
         def drawn(offset: int, action_hash: bytes, p: float) -> bool:
             digest = start.copy()
             digest.update(b"%d\0%b" % (offset, action_hash))
-            return int.from_bytes(digest.digest(), "big") < p * 2**64
+            number: int = read(digest.digest())[0]
+            return number < p * 2.0**64
 
         return drawn

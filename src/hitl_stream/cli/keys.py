@@ -1,0 +1,456 @@
+"""`hitl keys`: the keys that roles seal with, and those that sign commands: made, shown, and replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from cyclopts.types import PositiveInt
+from msgspec import structs
+from rich.table import Table
+from rich.text import Text
+
+from hitl_stream.cli.appending import KeyFlag, at_desk, believed, foreseen, signing_key, trust_of
+from hitl_stream.cli.control_words import WORDS, day_text, told
+from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
+from hitl_stream.cli.terminal import emit, err, out
+from hitl_stream.cli.topics import reading
+from hitl_stream.core.commands import TYPES, Command, KeyEntry, Keys
+from hitl_stream.core.control import Control
+from hitl_stream.core.errors import BrokenError, RefusedError, SettingsError, UsageError
+from hitl_stream.core.escape import escaped
+from hitl_stream.core.switches import folded
+from hitl_stream.lane.admin import Client, cluster_id
+from hitl_stream.lane.commander import Appended, append
+from hitl_stream.lane.control_reader import read_control
+from hitl_stream.lane.reader import read, spans
+from hitl_stream.settings import Settings, kafka_client, topic_set
+from hitl_stream.wire.control_log import ControlLog
+from hitl_stream.wire.signing import (
+    KEY_ID,
+    SUFFIX,
+    Kind,
+    SigningKey,
+    claimed_keys,
+    create_signing_key,
+    key_entry,
+    public_jwk,
+    read_command,
+    read_signing_keys,
+)
+from hitl_stream.wire.topics import TopicSet
+
+PERSON_TYPES = tuple(typ for typ in TYPES if typ != "reviewer")
+SERVICE_TYPES: Mapping[str, tuple[str, ...]] = {
+    "control": ("heartbeat", "engage", "release_request"),
+    "monitor": ("engage", "gate", "level", "reviewer"),
+    "host": ("engage",),
+}
+"""What each service signs: control its heartbeats, tripwires and drills; the monitor what tightens; a host its HALT."""
+HOLDERS_MIN = 2
+"""Of persons' keys: one asks, another confirms."""
+EARLIER_S = 300
+"""A first key is valid from a little before its record: the broker's clock may be behind what is known of it."""
+DAY_S = 86_400
+DAYS = 400
+OVERLAP_DAYS = 7
+_NUMBERED = re.compile(r"(.*?)-([0-9]{1,9})")
+
+Days = Annotated[PositiveInt, Parameter(name="--days")]
+Names = Annotated[tuple[str, ...], Parameter(negative="")]
+
+
+def register(app: App) -> None:
+    """Add the verbs."""
+    keys = App(name="keys", help="Make, show and replace the keys that roles seal with and people sign with.")
+    for verb in (seal, init, show, rotate):
+        keys.command(verb)
+    app.command(keys)
+
+
+# --- seal -------------------------------------------------------------------------------------------------------------
+
+
+def seal(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
+    """Make the keys that router and executor need, where there are none yet; existing ones stay.
+
+    Parameters
+    ----------
+    json
+        One object on stdout: {keys_dir, keys: [{path, mode, made}]}.
+    """
+    from hitl_stream.wiring import make_router_keys  # here: no other verb of these needs the roles
+
+    settings = flags.load()
+    directory = settings.keys_dir
+    before = _key_files(directory)
+    try:
+        make_router_keys(settings)
+    except OSError as error:
+        raise SettingsError(
+            f"keys_dir: cannot write keys to {directory} ({error.strerror}); give this user a directory of its own"
+        ) from None
+    rows = [
+        {"path": str(path), "mode": f"{stat.S_IMODE(path.stat().st_mode):04o}", "made": path not in before}
+        for path in _key_files(directory)
+    ]
+    if json:
+        emit({"keys_dir": str(directory), "keys": rows})
+        return 0
+    for row in rows:
+        out.print(f"{'made' if row['made'] else 'kept'}  {row['path']}  {row['mode']}", markup=False, soft_wrap=True)
+    if any(row["made"] for row in rows):
+        out.print(
+            "Copy these files to every host that runs a router or an executor; nobody else may read them.",
+            soft_wrap=True,
+        )
+    return 0
+
+
+def _key_files(directory: Path) -> list[Path]:
+    from hitl_stream.wiring import ROUTER_KEYS
+
+    return sorted(path for name in ROUTER_KEYS for path in directory.glob(f"{name}-*"))
+
+
+# --- init -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The first keys: where their record stands, its digest, and the files."""
+
+    appended: Appended
+    trust: str
+    files: tuple[tuple[SigningKey, Path], ...]
+
+
+def init(
+    *,
+    holder: Names = (),
+    service: Names = ("control",),
+    days: Days = DAYS,
+    json: Json = False,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """Make the first signing keys, and the record on `control` that starts all trust: `--holder ana --holder ben`.
+
+    Two people are needed for whatever loosens. With a third one, a lost key locks nobody out.
+
+    Parameters
+    ----------
+    holder
+        A person who gets a key; once for each.
+    service
+        A service that gets a key: control, monitor or host; once for each.
+    days
+        How long the keys are valid.
+    json
+        One object on stdout: {trust, epoch, until, keys: [{key_id, holder, kind, path}]}.
+    """
+    settings = flags.load()
+    _check_holders(holder, service)
+    begun = reading(_init(settings, holder, service, days))
+    (until,) = {day_text(entry.until) for entry in _entries(begun.appended.command)}
+    if json:
+        rows = [
+            {"key_id": key.key_id, "holder": key.holder, "kind": key.kind, "path": str(path)}
+            for key, path in begun.files
+        ]
+        emit({"trust": begun.trust, "epoch": begun.appended.epoch, "until": until, "keys": rows})
+    else:
+        _say_what_is_next(begun, until)
+    if len(holder) < HOLDERS_MIN:
+        err.print(f"WARNING: {_ALONE}", style="bold red", markup=False, soft_wrap=True)
+    return 0
+
+
+_ALONE = (
+    "with fewer than two holders nothing that is stopped could ever be released, and no policy, gate or key be "
+    "changed: each of these takes two people"
+)
+
+
+def _check_holders(holders: Sequence[str], services: Sequence[str]) -> None:
+    if not holders:
+        raise UsageError(
+            "no holder is named, and somebody must sign; name two people at least: --holder ana --holder ben"
+        )
+    unknown = [service for service in services if service not in SERVICE_TYPES]
+    if unknown:
+        raise UsageError(f"{', '.join(unknown)}: no service that signs; they are {', '.join(SERVICE_TYPES)}")
+    names = (*holders, *services)
+    # As the fold compares holders: Ana and ana are one, and could not confirm each other's commands.
+    counts = Counter(map(folded, names))
+    twice = sorted({name for name in names if counts[folded(name)] > 1})
+    if twice:
+        raise UsageError(f"{', '.join(twice)}: named twice; every holder, person or service, has a name of its own")
+    wrong = [name for name in names if not KEY_ID.fullmatch(_key_id(name, 1))]
+    if wrong:
+        raise UsageError(f"{', '.join(map(repr, wrong))}: no name; expected 1 to 60 of A-Z a-z 0-9 . _ -, such as ana")
+
+
+async def _init(settings: Settings, holders: Sequence[str], services: Sequence[str], days: int) -> Begun:
+    client, topics = kafka_client(settings), topic_set(settings)
+    audience = await cluster_id(client)
+    await _refuse_a_second_time(settings, client, topics, audience)
+    people = [_make(settings.keys_dir, name, 1, "person") for name in holders]
+    keys = [*people, *(_make(settings.keys_dir, name, 1, "service") for name in services)]
+
+    def first(**claims: Any) -> Command:
+        from_, until = _moment(claims["iat"] - EARLIER_S), _moment(claims["iat"] + days * DAY_S)
+        return Keys(keys=tuple(key_entry(key, _types(key), from_, until) for key in keys), **claims)
+
+    appended = await append(client, topics, people[0], first)
+    trust = hashlib.sha256(appended.value).hexdigest()
+    why = (await read_control(client, topics, trust, audience)).rejection_at(appended.epoch)
+    if why is not None:
+        raise BrokenError(f"the first keys were appended at {appended.epoch}, but are refused: {WORDS[why]}")
+    return Begun(appended, trust, tuple((key, settings.keys_dir / f"{key.key_id}{SUFFIX}") for key in keys))
+
+
+async def _refuse_a_second_time(settings: Settings, client: Client, topics: TopicSet, audience: str) -> None:
+    """Refuse where trust began already: by the settings, or by a record that a key of ours has signed.
+
+    Nobody else's record is believed, or its digest shown: whoever can write to the topic could put one there.
+    """
+    log = await read_control(client, topics, settings.trust, audience)
+    if log.control.keys:
+        raise RefusedError(
+            f"{topics.name('control')} has its first keys, and trust names them; to replace one: hitl keys rotate"
+        )
+    mine = read_signing_keys(settings.keys_dir)
+    part = await spans(client, [topics.name("control")], partition=0)
+    async with aclosing(read(client, part)) as records:
+        async for _, _, batch in records:
+            for record in batch:
+                if _signed_by(mine, record.value, record.timestamp, audience):
+                    digest = hashlib.sha256(record.value or b"").hexdigest()
+                    raise RefusedError(
+                        f"{topics.name('control')}/0/{record.offset} holds first keys, signed by one of "
+                        f"{settings.keys_dir}; set HITL_TRUST={digest}, or begin anew with another keys_dir"
+                    )
+
+
+def _signed_by(mine: Mapping[str, SigningKey], value: bytes | None, at_ms: int, audience: str) -> bool:
+    """Say whether a record holds first keys that one of these has signed."""
+    listed = claimed_keys(value or b"")
+    command = read_command(value, at_ms, listed, audience) if listed else None
+    if not isinstance(command, Keys) or command.kid not in mine:
+        return False
+    return listed[command.kid].jwk == public_jwk(mine[command.kid])
+
+
+def _say_what_is_next(begun: Begun, until: str) -> None:
+    for key, path in begun.files:
+        _print(f"{path}  {key.kind} {key.holder}")
+    _print(f"The first keys stand on control at {begun.appended.epoch}, valid until {until}. Every host must trust:")
+    _print(f"\n  HITL_TRUST={begun.trust}\n")
+    people = ", ".join(f"{path.name} to {key.holder}" for key, path in begun.files if key.kind == "person")
+    services = [(path.name, key.holder) for key, path in begun.files if key.kind == "service"]
+    _print("1. Set it on every host, in the environment or as `trust` in hitl.toml.")
+    _print(f"2. Move each person's key to that person, and leave none here: {people}.")
+    for number, (name, holder) in enumerate(services, 3):
+        where = "every host that may HALT by a file" if holder == "host" else f"every host that runs {holder}"
+        _print(f"{number}. Copy {name} into keys_dir of {where}.")
+
+
+# --- show -------------------------------------------------------------------------------------------------------------
+
+
+def show(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
+    """Show the keys that the control log lists: whose, for what, from when until when, and whether in force now.
+
+    Parameters
+    ----------
+    json
+        One object on stdout: {trust, epoch, holders, keys, pending}; a key is {key_id, holder, kind, types, from,
+        until, in_force, file}.
+    """
+    settings = flags.load()
+    log = reading(_folded(settings))
+    control = log.control
+    # A host's clock is good enough to look at; what counts is judged at append time.
+    now = _moment(max(control.at_ms // 1000, int(time.time())))
+    here = {path.stem for path in settings.keys_dir.glob(f"*{SUFFIX}")}
+    entries = sorted(control.keys.values(), key=lambda entry: (entry.kind, entry.holder, entry.from_))
+    holders = _people(entries, now)
+    pending = [epoch for epoch, one in control.pending.items() if isinstance(one.command, Keys)]
+    if json:
+        rows = [_row(entry, now, here) for entry in entries]
+        emit({"trust": log.trust, "epoch": control.epoch, "holders": holders, "keys": rows, "pending": pending})
+        return 0
+    out.print(_table(entries, now, here))
+    for epoch in pending:
+        for line in told(control, control.pending[epoch]):
+            _print(line)
+        _print(f"  It waits for another holder: hitl confirm {epoch}")
+    if len(holders) < HOLDERS_MIN:
+        err.print(f"WARNING: {_ALONE}", style="bold red", markup=False, soft_wrap=True)
+    return 0
+
+
+async def _folded(settings: Settings) -> ControlLog:
+    client, topics, trust = kafka_client(settings), topic_set(settings), trust_of(settings)
+    log = await read_control(client, topics, trust, await cluster_id(client))
+    return believed(log, topics.name("control"))
+
+
+def _people(entries: Iterable[KeyEntry], now: datetime) -> list[str]:
+    in_force = [entry for entry in entries if entry.kind == "person" and entry.from_ <= now < entry.until]
+    return sorted({folded(entry.holder): entry.holder for entry in in_force}.values())
+
+
+def _row(entry: KeyEntry, now: datetime, here: set[str]) -> dict[str, Any]:
+    return {
+        "key_id": entry.key_id,
+        "holder": entry.holder,
+        "kind": entry.kind,
+        "types": entry.types,
+        "from": day_text(entry.from_),
+        "until": day_text(entry.until),
+        "in_force": entry.from_ <= now < entry.until,
+        "file": entry.key_id in here,
+    }
+
+
+def _table(entries: Iterable[KeyEntry], now: datetime, here: set[str]) -> Table:
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for title in ("key", "holder", "kind", "from", "until", "now", "here", "may sign"):
+        table.add_column(title, overflow="fold")
+    for entry in entries:
+        row = _row(entry, now, here)
+        state = "in force" if row["in_force"] else "ended" if entry.until <= now else "not yet"
+        cells = (entry.key_id, entry.holder, entry.kind, row["from"], row["until"], state)
+        there = "file" if row["file"] else ""
+        style = None if row["in_force"] else "dim"
+        table.add_row(*(Text(escaped(cell)) for cell in (*cells, there, ", ".join(entry.types))), style=style)
+    return table
+
+
+# --- rotate -----------------------------------------------------------------------------------------------------------
+
+
+def rotate(
+    key_id: Annotated[str | None, Parameter(name="KEY_ID")] = None,
+    *,
+    key: KeyFlag = None,
+    days: Days = DAYS,
+    overlap_days: PositiveInt = OVERLAP_DAYS,
+    json: Json = False,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """Replace a key by a new one of the same holder. It takes effect when another holder confirms it.
+
+    Parameters
+    ----------
+    key_id
+        The key to replace; not given: the one that signs. A person's key replaces a service's, or one that is lost.
+    key
+        The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.
+    days
+        How long the new key is valid.
+    overlap_days
+        How long the old one is valid besides.
+    json
+        One object on stdout: {epoch, key_id, path, until, replaces, ends, confirm}.
+    """
+    settings = flags.load()
+    signer = signing_key(settings, key)
+    appended, made = reading(_rotate(settings, signer, key_id or signer.key_id, days, overlap_days))
+    new, old = _entries(appended.command)
+    path = settings.keys_dir / f"{made.key_id}{SUFFIX}"
+    confirm = f"hitl confirm {appended.epoch}"
+    if json:
+        emit(
+            {
+                "epoch": appended.epoch,
+                "key_id": new.key_id,
+                "path": str(path),
+                "until": day_text(new.until),
+                "replaces": old.key_id,
+                "ends": day_text(old.until),
+                "confirm": confirm,
+            }
+        )
+        return 0
+    _print(f"{path}  {made.kind} {made.holder}")
+    _print(
+        f"Asked for at {appended.epoch}: {new.key_id} until {day_text(new.until)}, {old.key_id} ends at "
+        f"{day_text(old.until)}."
+    )
+    _print(f"Nothing has changed yet. Within 24 h another holder than {signer.holder} runs:\n\n  {confirm}\n")
+    return 0
+
+
+async def _rotate(
+    settings: Settings, signer: SigningKey, key_id: str, days: int, overlap_days: int
+) -> tuple[Appended, SigningKey]:
+    async with at_desk(settings, signer) as desk:
+        control = desk.log.control
+        old = control.keys.get(key_id)
+        if old is None:
+            raise UsageError(f"the log lists no key {key_id!r}; it lists {', '.join(sorted(control.keys))}")
+        why = foreseen(control.keys, signer, "keys")
+        if why is not None:
+            raise RefusedError(f"not appended, since it would be refused: {WORDS[why]}")
+        made = _make(settings.keys_dir, *_next(control, old), old.kind, holder=old.holder)
+
+        def replaced(**claims: Any) -> Command:
+            new = key_entry(made, old.types, _moment(claims["iat"]), _moment(claims["iat"] + days * DAY_S))
+            ends = min(old.until, _moment(claims["iat"] + overlap_days * DAY_S))
+            return Keys(keys=(new, structs.replace(old, until=ends)), **claims)
+
+        return await desk.append(replaced), made
+
+
+def _next(control: Control, old: KeyEntry) -> tuple[str, int]:
+    """Return the name and number of the id that follows a key's, skipping those that are listed."""
+    numbered = _NUMBERED.fullmatch(old.key_id)
+    name, number = (numbered[1], int(numbered[2]) + 1) if numbered else (old.key_id, 2)
+    while _key_id(name, number) in control.keys:
+        number += 1
+    return name, number
+
+
+# --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def _make(directory: Path, name: str, number: int, kind: Kind, holder: str | None = None) -> SigningKey:
+    try:
+        return create_signing_key(directory, _key_id(name, number), holder or name, kind)
+    except OSError as error:
+        raise SettingsError(
+            f"keys_dir: cannot write keys to {directory} ({error.strerror}); give this user a directory of its own"
+        ) from None
+
+
+def _key_id(name: str, number: int) -> str:
+    return f"{name}-{number}"
+
+
+def _types(key: SigningKey) -> tuple[str, ...]:
+    return PERSON_TYPES if key.kind == "person" else SERVICE_TYPES[key.holder]
+
+
+def _entries(command: Command) -> tuple[KeyEntry, ...]:
+    assert isinstance(command, Keys)  # as it was made
+    return command.keys
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _print(text: str) -> None:
+    out.print(text, markup=False, soft_wrap=True)
