@@ -11,12 +11,14 @@ import faust
 import msgspec
 
 KAFKA, COUNT, PREFIX = os.environ["KAFKA"], int(os.environ["COUNT"]), os.environ["PREFIX"]
+DATA = os.environ["DATA"]
 LIMITS = {"bid.adjust": 0.20, "budget.reallocate": 0.10}
 
 app = faust.App(
     f"faust-peer-{time.time_ns()}",
     broker=f"kafka://{KAFKA}",
     store="memory://",
+    datadir=DATA,
     web_enabled=False,
     topic_disable_leader=True,
     topic_allow_declare=False,

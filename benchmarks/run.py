@@ -84,7 +84,9 @@ def _round(bootstrap: str, directory: Path, count: int, faust: int, number: int)
     settings = _installation(bootstrap, directory, prefix)
     filled = asyncio.run(fill(bootstrap, f"{prefix}actions", Bids(PARTITIONS, SEED), count))
     ours = _router(settings, directory / prefix, count)
-    environment = {**os.environ, "KAFKA": bootstrap, "COUNT": str(faust), "PREFIX": prefix}
+    # Faust makes a data directory, by default where it was started, and leaves it there.
+    data = directory / f"{prefix}faust"
+    environment = {**os.environ, "KAFKA": bootstrap, "COUNT": str(faust), "PREFIX": prefix, "DATA": str(data)}
     said = _run([sys.executable, str(HERE / "faust_process.py")], environment)
     theirs = json.loads(said)
     return {

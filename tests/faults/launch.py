@@ -1,13 +1,14 @@
 """Starts one router as `hitl run router` does, optionally with a bug planted: a check that finds nothing wrong with
 these is no check. Product code never reads these variables.
 
-HITL_STOPS=0.05   a control view that stops so large a share of the batches, for which an epoch moved
+HITL_STOPS=0.05   a guard that stops so large a share of the batches, for which its epoch moved
 HITL_PLANT=…      one of `PLANTS`
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import random
 import sys
@@ -17,8 +18,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 
-from hitl_stream.core.window import Draft
-from hitl_stream.lane import lane as lane_module
+from hitl_stream.lane import batches as batches_module
+from hitl_stream.lane.guard import Guard, Unguarded
 from hitl_stream.lane.lane import Lane
 from hitl_stream.lane.step import Output, Result
 from hitl_stream.lane.transaction import Transactions
@@ -29,36 +30,47 @@ EARLY_S = 0.2
 
 
 class RandomStops:
-    """A control view whose epoch moves between a batch's decision and its commit."""
+    """Another guard, but that its epoch seems to move, every so often, between a batch's decision and its commit."""
 
-    def __init__(self, share: float) -> None:
-        self.share = share
-        self.epoch = 0
+    def __init__(self, guard: Guard, share: float) -> None:
+        self._guard = guard
+        self._share = share
+        self._moved: set[Any] = set()
+        """The tasks, one for each partition, for which it seems so."""
 
-    async def catch_up(self) -> None:
-        pass
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guard, name)
 
-    def stops(self, epoch: int, outputs: Sequence[Output]) -> bool:
-        return True
+    @property
+    def epoch(self) -> int:
+        return self._guard.epoch + (asyncio.current_task() in self._moved)
+
+    def stops(self, epoch: int) -> bool:
+        task = asyncio.current_task()
+        moved = task in self._moved
+        self._moved.discard(task)
+        return moved or self._guard.stops(epoch)
 
     def maybe_move(self) -> None:
-        if random.random() < self.share:
-            self.epoch += 1
+        if random.random() < self._share:
+            self._moved.add(asyncio.current_task())
 
 
 def stop_at_random(share: float) -> None:
-    """Give every lane such a view."""
-    create, decide = Lane.__init__, lane_module.Slice._fitting
+    """Give every lane such a guard."""
+    create, fitting = Lane.__init__, batches_module.fitting
 
-    def with_view(self: Lane, *arguments: Any, **named: Any) -> None:
-        create(self, *arguments, **named | {"control": RandomStops(share)})
+    def with_stops(self: Lane, *arguments: Any, **named: Any) -> None:
+        given = inspect.signature(create).bind(self, *arguments, **named).arguments
+        given["guard"] = RandomStops(given.get("guard") or Unguarded(), share)
+        create(**given)
 
-    def move(self: Any, outputs: Any, batch: Any) -> Any:
-        self.lane.control.maybe_move()
-        return decide(self, outputs, batch)
+    def move(piece: Any, outputs: Any, batch: Any) -> Any:
+        piece.lane.guard.maybe_move()
+        return fitting(piece, outputs, batch)
 
-    Lane.__init__ = with_view  # type: ignore[method-assign]
-    lane_module.Slice._fitting = move  # type: ignore[method-assign]
+    Lane.__init__ = with_stops  # type: ignore[method-assign]
+    batches_module.fitting = move
 
 
 def _consumers() -> list[AIOKafkaConsumer]:
@@ -95,7 +107,7 @@ def state_early() -> None:
     def touching(self: Any, batch: Any, state: Any, moment: Any) -> Result:
         result = decide(self, batch, state, moment)
         state.apply(result.changes)
-        return replace(result, changes=Draft(state.window))
+        return replace(result, changes=state.draft())
 
     router_module.Router.__call__ = touching  # type: ignore[method-assign]
 

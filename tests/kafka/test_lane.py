@@ -16,7 +16,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from hitl_stream.core.errors import BrokenError
-from hitl_stream.lane import lane as module
+from hitl_stream.lane import batches as batches_module
+from hitl_stream.lane import slice as slice_module
 from hitl_stream.lane.restore import Changelog, WindowReplay, restore
 from hitl_stream.lane.stable_offsets import stable_offsets
 from hitl_stream.lane.step import Output, Record
@@ -24,6 +25,7 @@ from hitl_stream.lane.transaction import Transactions
 from support.kafka import Topics, consuming, producing, read, send, within
 from support.toy import (
     MIB,
+    Hand,
     Place,
     Toy,
     ToyState,
@@ -132,26 +134,17 @@ def test_a_step_that_raises_crashes_the_lane_and_commits_nothing(topics: Topics)
 # --- state and commit -------------------------------------------------------------------------------------------------
 
 
-class Stop:
-    """A control view whose epoch moves, and covers everything, while the first batch is on its way."""
+class Stop(Hand):
+    """A guard whose epoch moves, and covers everything, while the first batches are on their way."""
 
     def __init__(self, times: int = 1) -> None:
-        self.epoch = 0
+        super().__init__()
         self.times = times
-        self.asked = 0
-        self.caught_up = 0
-
-    async def catch_up(self) -> None:
-        self.caught_up += 1
 
     def engage(self, *_: Any) -> None:
         if self.times:
             self.times -= 1
-            self.epoch += 1
-
-    def stops(self, epoch: int, outputs: Sequence[Output]) -> bool:
-        self.asked += 1
-        return epoch < self.epoch
+            self.move()
 
 
 def test_a_batch_that_control_stops_is_aborted_and_decided_again_with_the_state_of_before(topics: Topics):
@@ -173,14 +166,10 @@ def test_a_batch_that_control_stops_is_aborted_and_decided_again_with_the_state_
 
 
 def test_an_epoch_that_moves_without_covering_the_batch_stops_nothing(topics: Topics):
-    class Elsewhere(Stop):
-        def stops(self, epoch: int, outputs: Sequence[Output]) -> bool:
-            self.asked += 1
-            return False
-
     async def scenario() -> None:
         here = await place(topics)
-        control, witness = Elsewhere(times=3), Witness()
+        control, witness = Stop(times=3), Witness()
+        control.stopping = False
         toy = Toy(here.out, before=control.engage)
         await send(here.bootstrap, here.inputs[0], numbers(5))
         async with hosted(here.spec(), toy, witness, control):
@@ -227,7 +216,7 @@ def test_after_an_unknown_outcome_the_partition_opens_anew_and_nothing_is_lost_o
 
 def test_a_batch_whose_delivery_fails_is_not_committed(topics: Topics, monkeypatch: pytest.MonkeyPatch):
     """An output that the broker refuses: every delivery is awaited, so the offset does not pass it."""
-    monkeypatch.setattr(module, "REOPEN_MAX_S", 0.1)
+    monkeypatch.setattr(slice_module, "REOPEN_MAX_S", 0.1)
 
     async def scenario() -> None:
         here = await place(topics)
@@ -641,7 +630,7 @@ def test_what_the_old_owner_commits_until_it_is_fenced_is_not_decided_again(
             async def remembered(*_: Any) -> dict[Any, int | None]:
                 return early
 
-            monkeypatch.setattr(module, "stable_offsets", remembered)
+            monkeypatch.setattr(slice_module, "stable_offsets", remembered)
         async with hosted(here.spec(), Toy(here.out)) as lane:
             await send(here.bootstrap, here.inputs[0], [b"last"])
             await until(lambda: lane.ready and lane.consumer.highwater(here.input()) == 11)
@@ -754,7 +743,7 @@ def test_a_member_without_a_partition_stays_a_member(topics: Topics):
     async def scenario() -> None:
         here = await place(topics)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "IDLE_POLL_MS", 100)
+            patch.setattr(batches_module, "IDLE_POLL_MS", 100)
             async with hosted(here.spec("spare"), Toy(here.out), open_=False) as spare:
                 async with hosted(here.spec("a"), Toy(here.out), open_=False) as owner:
                     await until(lambda: owner.ready and not spare.slices)

@@ -1,16 +1,26 @@
-"""The seam to control: without one, nothing is stopped."""
+"""Without control, nothing is stopped."""
 
 from __future__ import annotations
 
 import asyncio
 
-from hitl_stream.lane.control_view import ControlView, NoControl
-from hitl_stream.lane.step import Output
+from hitl_stream.lane.guard import Guard, Unguarded
 
 
 def test_without_control_the_epoch_is_none_and_nothing_is_stopped():
-    view: ControlView = NoControl()
-    asyncio.run(view.catch_up())
+    guard: Guard = Unguarded()
+    asyncio.run(guard.catch_up())
+    asyncio.run(guard.allowed())
 
-    assert view.epoch == -1
-    assert not view.stops(-1, [Output("execute", 0, b"k", b"v")])
+    assert guard.epoch == -1
+    assert guard.may_emit()
+    assert not guard.stops(-1)
+
+
+def test_without_control_the_time_is_that_of_the_newest_record():
+    guard = Unguarded()
+    assert guard.now_ms() == 0
+
+    guard.observe(5_000_000)
+
+    assert guard.now_ms() >= 5_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,26 +13,21 @@ import pytest
 from aiokafka import TopicPartition
 
 from hitl_stream.core.errors import BrokenError
-from hitl_stream.lane import lane as module
-from hitl_stream.lane.lane import ENVELOPE_BYTES, Lane, LaneSpec, Slice
-from hitl_stream.lane.step import Header, Moment, Output, Result
-from support.toy import Toy, ToyState, Witness
+from hitl_stream.lane import batches as batches_module
+from hitl_stream.lane import slice as slice_module
+from hitl_stream.lane.batches import ENVELOPE_BYTES, Batches, batches
+from hitl_stream.lane.batches import fitting as fit
+from hitl_stream.lane.clock import ControlClock
+from hitl_stream.lane.guard import Unguarded
+from hitl_stream.lane.lane import STALLED_S, Lane, LaneSpec
+from hitl_stream.lane.restore import SLICE_RECORDS, _hand_over, merged
+from hitl_stream.lane.slice import Slice
+from hitl_stream.lane.step import Moment, Output, Result
+from support.bench import Rec
+from support.toy import Hand, Toy, ToyState, Witness
 
 LIMIT = 10_000
 DLQ_LIMIT = 60_000
-
-
-@dataclass
-class Rec:
-    """A record as Kafka hands it out."""
-
-    offset: int
-    value: bytes | None = b"{}"
-    key: bytes | None = b"k"
-    timestamp: int = 1_763_709_000_000
-    topic: str = "in"
-    partition: int = 3
-    headers: Sequence[Header] = field(default_factory=tuple)
 
 
 class Consumer:
@@ -58,17 +53,23 @@ class Consumer:
         )
 
 
-def make_lane(toy: Any = None, inputs: tuple[str, ...] = ("in",), **limits: int) -> Lane:
+def make_lane(toy: Any = None, inputs: tuple[str, ...] = ("in",), guard: Any = None, **limits: int) -> Lane:
     spec = LaneSpec(
         role="toy", group="g", member="m", instance="host/toy/0", inputs=inputs, client={}, dlq="dlq",
         limits={"out": LIMIT, "dlq": DLQ_LIMIT} | limits,
     )  # fmt: skip
     toy = toy or Toy("out")
-    return Lane(spec, toy, ToyState, Witness())
+    return Lane(spec, batches(toy), ToyState, Witness(), guard)
 
 
 def make_slice(lane: Lane, *topics: str) -> Slice:
     return Slice(lane, 3, [TopicPartition(topic, 3) for topic in topics or lane.spec.inputs], lane.incarnation)
+
+
+def working(piece: Slice, toy: Toy | None = None, state: ToyState | None = None) -> Batches:
+    """Return the work of a slice, as if it were open."""
+    piece._state = state or ToyState()
+    return Batches(piece, toy or Toy("out"))
 
 
 def headers_of(output: Output) -> dict[str, bytes]:
@@ -80,7 +81,7 @@ def headers_of(output: Output) -> dict[str, bytes]:
 
 def fitting(outputs: Sequence[Output], batch: Sequence[Rec], **limits: int) -> list[Output]:
     async def inside() -> list[Output]:
-        return list(make_slice(make_lane(**limits))._fitting(outputs, list(batch)))
+        return list(fit(make_slice(make_lane(**limits)), outputs, list(batch)))
 
     return asyncio.run(inside())
 
@@ -174,10 +175,29 @@ def test_a_batch_of_two_inputs_is_merged_by_append_time_topic_and_offset():
     async def inside() -> list[tuple[int, str, int]]:
         lane = make_lane(inputs=("a", "b"))
         lane._consumer = Consumer(a, b)  # type: ignore[assignment]
-        batch = await make_slice(lane)._next(10)
+        batch = await working(make_slice(lane))._next(10)
         return [(record.timestamp, record.topic, record.offset) for record in batch]
 
     assert asyncio.run(inside()) == [(10, "a", 0), (10, "b", 5), (20, "b", 6), (30, "a", 1), (30, "a", 2), (30, "b", 7)]
+
+
+def test_what_is_consumed_is_each_inputs_last_offset_wherever_it_stands_in_the_batch():
+    a, b = TopicPartition("a", 3), TopicPartition("b", 3)
+    batch = [Rec(7, topic="a"), Rec(6, topic="a"), Rec(9, topic="b"), Rec(5, topic="a")]
+
+    assert batches_module._after(batch) == {a: 8, b: 10}
+    assert batches_module._first(batch) == {a: 5, b: 9}
+    assert batches_module._after([]) == batches_module._first([]) == {}
+
+
+def test_records_of_one_input_stay_in_their_order_where_the_brokers_clock_was_set_back():
+    """What is committed is one offset per input: nothing may be decided before what stands before it."""
+    a = [Rec(0, timestamp=50, topic="a"), Rec(1, timestamp=10, topic="a"), Rec(2, timestamp=60, topic="a")]
+    b = [Rec(0, timestamp=20, topic="b"), Rec(1, timestamp=55, topic="b")]
+
+    found = [(record.topic, record.offset) for record in merged([a, b])]
+
+    assert found == [("b", 0), ("a", 0), ("a", 1), ("b", 1), ("a", 2)]
 
 
 def test_a_slice_that_leaves_does_not_wait_for_records():
@@ -190,7 +210,7 @@ def test_a_slice_that_leaves_does_not_wait_for_records():
         lane = make_lane()
         lane._consumer = Blocked()  # type: ignore[assignment]
         piece = make_slice(lane)
-        waiting = asyncio.ensure_future(piece._next(60_000))
+        waiting = asyncio.ensure_future(working(piece)._next(60_000))
         await asyncio.sleep(0)
         piece.leave()
         return await waiting
@@ -209,12 +229,30 @@ def test_whatever_a_step_raises_is_a_bug_and_not_trouble_with_kafka(error: Excep
         raise error
 
     async def inside() -> None:
-        piece = make_slice(make_lane(Toy("out", before=fail)))
-        piece.state = ToyState()
-        await piece._decide([Rec(0)])  # type: ignore[list-item]
+        toy = Toy("out", before=fail)
+        await working(make_slice(make_lane(toy)), toy)._decide([Rec(0)])  # type: ignore[list-item]
 
     with pytest.raises(BrokenError, match=f"partition 3: .*raised {type(error).__name__}: no"):
         asyncio.run(inside())
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), TimeoutError("no"), OSError("no")])
+def test_whatever_a_state_raises_while_it_is_restored_is_a_bug_too(error: Exception):
+    def fail(_: Any) -> None:
+        raise error
+
+    records: list[Any] = [Rec(41), Rec(42)]
+    with pytest.raises(BrokenError, match=rf"fail raised {type(error).__name__} from in/3/41 on: no"):
+        asyncio.run(_hand_over(fail, records))
+
+
+def test_a_state_is_handed_the_past_in_slices():
+    """So that the loop turns in between, for heartbeats."""
+    sizes: list[int] = []
+    records: list[Any] = [Rec(n) for n in range(2 * SLICE_RECORDS + 1)]
+
+    assert asyncio.run(_hand_over(lambda slice_: sizes.append(len(slice_)), records)) == 2 * SLICE_RECORDS + 1
+    assert sizes == [SLICE_RECORDS, SLICE_RECORDS, 1]
 
 
 def test_a_slice_whose_task_ends_by_itself_crashes_the_process():
@@ -267,13 +305,13 @@ class Now:
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> Now:
     now = Now()
-    monkeypatch.setattr(module, "time", now)
+    monkeypatch.setattr(slice_module, "time", now)
     return now
 
 
-def opened(now: Now) -> tuple[Slice, Consumer]:
+def opened(now: Now, guard: Hand | None = None) -> tuple[Slice, Consumer]:
     async def inside() -> tuple[Slice, Consumer]:
-        lane = make_lane()
+        lane = make_lane(guard=guard)
         consumer = Consumer()
         lane._consumer = consumer  # type: ignore[assignment]
         piece = make_slice(lane)
@@ -309,7 +347,7 @@ def test_a_position_that_stands_still_before_records_counts_the_seconds(now: Now
         consumer.stands(TP, 10, lso)
         stalled_after(piece, now, 5.0)
 
-    assert stalled_after(piece, now, 0.0) > module.STALLED_S
+    assert stalled_after(piece, now, 0.0) > STALLED_S
 
 
 def test_a_position_that_moves_is_not_stalled_however_far_behind(now: Now):
@@ -330,6 +368,29 @@ def test_what_an_open_transaction_hides_does_not_count_as_waiting(now: Now):
     assert stalled_after(piece, now, 600.0) == 0
 
 
+def test_a_partition_whose_lease_is_gone_is_not_stalled(now: Now):
+    """It stands still because it must; a restart would change nothing."""
+    piece, consumer = opened(now, guard := Hand())
+    consumer.stands(TP, 10, 500)
+    stalled_after(piece, now, 0.0)
+    guard.lose()
+
+    assert stalled_after(piece, now, 600.0) == 0
+    guard.gain()
+    assert stalled_after(piece, now, 5.0) == 5.0
+
+
+def test_inputs_that_wait_for_a_pass_that_goes_on_are_not_stalled(now: Now):
+    """A release after an hour of HALT has much to look at."""
+    piece, consumer = opened(now)
+    consumer.stands(TP, 10, 500)
+    for offset in range(100):
+        piece.parked_from = offset
+        stalled_after(piece, now, 60.0)
+
+    assert stalled_after(piece, now, 1.0) <= 61.0
+
+
 def test_a_partition_that_is_being_opened_is_not_stalled(now: Now):
     piece, consumer = opened(now)
     piece.open = False
@@ -344,15 +405,13 @@ def test_a_partition_that_is_being_opened_is_not_stalled(now: Now):
 
 def test_without_a_timer_the_lane_polls_at_leisure_and_with_one_until_it_is_due():
     async def inside() -> list[int]:
-        lane = make_lane()
-        piece = make_slice(lane)
-        state = piece.state = ToyState()
-        lane.clock._steady = lambda: 0  # type: ignore[method-assign]
-        lane.clock.observe(1_000_000)
-        found = [piece._patience_ms()]
+        guard, state = Unguarded(ControlClock(lambda: 0)), ToyState()
+        work = working(make_slice(make_lane(guard=guard)), state=state)
+        guard.observe(1_000_000)
+        found = [work._patience_ms()]
         for due in (1_000_250, 1_005_000, 999_000):
             state.due_ms = due
-            found.append(piece._patience_ms())
+            found.append(work._patience_ms())
         return found
 
     assert asyncio.run(inside()) == [1_000, 250, 1_000, 1]
@@ -367,12 +426,10 @@ def test_a_step_gets_the_moment_of_its_batch():
             raise ValueError
 
     async def inside() -> None:
-        lane = make_lane(Asked("out"))
-        lane.clock._steady = lambda: 0  # type: ignore[method-assign]
-        piece = make_slice(lane)
-        piece.state = ToyState()
+        toy = Asked("out")
+        work = working(make_slice(make_lane(toy, guard=Unguarded(ControlClock(lambda: 0)))), toy)
         with pytest.raises(BrokenError):
-            await piece._decide([Rec(0, timestamp=5_000), Rec(1, timestamp=6_000)])  # type: ignore[list-item]
+            await work._decide([Rec(0, timestamp=5_000), Rec(1, timestamp=6_000)])  # type: ignore[list-item]
 
     asyncio.run(inside())
     assert seen == [Moment(6_000, -1)]

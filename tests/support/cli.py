@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from hitl_stream.dev.broker import free_ports
+from hitl_stream.dev.site import make_control_keys
+from hitl_stream.lane.admin import apply
+from hitl_stream.settings import load
+from hitl_stream.wire.topics import CONTROL_TOPICS, ROUTER_TOPICS, TopicSet
+from hitl_stream.wiring import make_router_keys
+from support.kafka import within
 
 POLL_SECONDS = 0.05
 READY_SECONDS_MAX = 30.0
@@ -68,6 +76,23 @@ def until_ready(process: subprocess.Popen[str], port: int) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(POLL_SECONDS)
     raise AssertionError(f"not ready within {READY_SECONDS_MAX:g} s")
+
+
+@contextmanager
+def controlled(state: Path, kafka: str, prefix: str, partitions: int) -> Iterator[str]:
+    """Make every topic that a router needs, its keys, and those of control; run a control role. Give `trust`."""
+    settings = load(kafka=kafka, prefix=prefix, partitions=partitions, state_dir=state / "state")
+    within(apply({"bootstrap_servers": kafka}, TopicSet(prefix, partitions), (*ROUTER_TOPICS, *CONTROL_TOPICS)))
+    make_router_keys(settings)
+    trust = within(make_control_keys(settings))
+    flags = ("--kafka", kafka, "--prefix", prefix, "--partitions", str(partitions), "--trust", trust)
+    process = start(state, "run", "control", *flags, "--metrics-port", str(port := free_port()))
+    try:
+        until_ready(process, port)
+        yield trust
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=COMMAND_SECONDS_MAX)
 
 
 def processes_of(directory: Path) -> list[str]:

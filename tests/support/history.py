@@ -16,7 +16,8 @@ from hitl_stream.core.window import IdBudget
 from hitl_stream.lane.admin import apply
 from hitl_stream.lane.step import Moment, Output
 from hitl_stream.lane.verify import Verifying
-from hitl_stream.roles.router import Policies, Router, RouterSettings
+from hitl_stream.roles.policies import Policies
+from hitl_stream.roles.router import Router, RouterSettings
 from hitl_stream.wire.policy_file import parse
 from hitl_stream.wire.records import time_text
 from hitl_stream.wire.seal import SealKey

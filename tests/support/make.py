@@ -25,7 +25,9 @@ from hitl_stream.core.route import NO_VERDICTS, Route, route
 from hitl_stream.core.validators import Fault, Verdict, Verdicts
 from hitl_stream.core.window import IdBudget, Reach, Window
 from hitl_stream.lane.step import Header, Moment, Output, Result
-from hitl_stream.roles.router import Judge, Policies, Router, RouterSettings, RouterState, Source, no_plugins
+from hitl_stream.roles.policies import Policies
+from hitl_stream.roles.router import Judge, Router, RouterSettings, Source, no_plugins
+from hitl_stream.roles.router_state import RouterState
 from hitl_stream.wire.codec import Decoded, decode_bytes
 from hitl_stream.wire.home import home_of
 from hitl_stream.wire.policy_file import LoadedPolicy, parse

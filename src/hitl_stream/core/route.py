@@ -6,6 +6,7 @@ matter; a rule that fails to evaluate escalates; handling a record twice gives t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from msgspec import Struct
@@ -61,9 +62,17 @@ class Route(Struct, frozen=True, gc=False):
 
 
 def route(
-    action: Action, past: History, policy: Compiled, facts: Facts = NO_FACTS, verdicts: Verdicts = NO_VERDICTS
+    action: Action,
+    past: History,
+    policy: Compiled,
+    facts: Facts = NO_FACTS,
+    verdicts: Verdicts = NO_VERDICTS,
+    beside: Sequence[Reason] = (),
 ) -> Route:
-    """Route one action that was admitted. Level 1 gets the route it would have had."""
+    """Route one action that was admitted. Level 1 gets the route it would have had.
+
+    `beside` are reasons that lie outside of the policy: kill switches, and what the action must wait behind.
+    """
     cls = policy.classes.get(action.type) or policy.undefined
     reasons: list[Reason] = [] if cls.baseline is None else [cls.baseline]
     if not policy.agents.known[action.agent.id]:
@@ -88,9 +97,11 @@ def route(
     # `not`, so that a confidence that is missing or out of range is looked at too.
     if cls.confidence is not None and not cls.doubt_min <= doubt <= cls.doubt_safe:
         _doubtful(confidence, cls, reasons)
-    z = 0.0 if past.z is None else abs(past.z)
-    if z > policy.unusual_over:
-        reasons.append(Reason("unusual", f"z {past.z:.1f}", f"{policy.unusual_over:g}", ESCALATE, cls.senior))
+    unusual = 0.0
+    if past.z is not None:
+        unusual = abs(past.z) / policy.unusual_over
+        if abs(past.z) > policy.unusual_over:
+            reasons.append(Reason("unusual", f"z {past.z:.1f}", f"{policy.unusual_over:g}", ESCALATE, cls.senior))
     if len(changes) > 1 or past.crowded:
         _legs(action, past, cls, reasons)
     if cls.needs_evidence and not action.evidence:
@@ -108,8 +119,11 @@ def route(
         if several:
             reasons.extend(several)
 
+    if beside:
+        reasons.extend(beside)
+
     size = ratio / cls.limit_float if cls.limit_float else float(cls.limit is not None and ratio > 0.0)
-    score = policy.scale.score(size, doubt, z / policy.unusual_over, 0.0 if action.evidence else 1.0, money)
+    score = policy.scale.score(size, doubt, unusual, 0.0 if action.evidence else 1.0, money)
     if cls.banded and score.total >= policy.review_from:
         reasons.append(_banded(score, policy, cls))
     if not reasons:
@@ -126,7 +140,7 @@ def _strictest(reasons: list[Reason], score: Score, policy: Compiled, cls: Compi
     counting = [reason for reason in reasons if reason.counts]
     outcome = max((reason.outcome for reason in counting), default=EXECUTE)
     queues: dict[str, Approval] = {}
-    if outcome < Outcome.REFUSE:
+    if outcome < Outcome.HOLD:
         for queue in sorted({reason.queue for reason in counting if reason.queue is not None}):
             asked = policy.policy.queues[queue]
             queues[queue] = Approval(queue, 1 if asked.external else cls.people, asked.sla)

@@ -278,6 +278,20 @@ class Draft:
         return absolute + past_absolute, signed + past_signed
 
 
+class Glance(Draft):
+    """A draft for what the window remembers already, to be thrown away: it measures an action without adding it."""
+
+    __slots__ = ()
+
+    def add(self, which: int, entity: EntityField, ratio: float) -> tuple[float, float] | None:
+        """Return the running sum as it stands, at least this change alone: its own slot may have left the window."""
+        total = super().add(which, entity, 0.0)
+        if total is None:
+            return None
+        absolute, signed = total
+        return max(absolute, abs(ratio)), signed or ratio
+
+
 def normal_of(values: Iterable[float]) -> Normal | None:
     """Return the median and the robust scale of `values`, or None below `NORM_VALUES_MIN` of them.
 

@@ -8,6 +8,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
+from hitl_stream.core.errors import BrokenError
+
 Header = tuple[str, bytes]
 
 
@@ -50,11 +52,15 @@ S = TypeVar("S", contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a step answers for a batch. `changes` reach the state, and `tally` the metrics, after a *known* commit."""
+    """What a step answers for a batch. `changes` reach the state, and `tally` the metrics, after a *known* commit.
+
+    `taken`: how many records of the batch a pass answers (None: all); with the rest the pass ends.
+    """
 
     outputs: Sequence[Output]
     changes: Any = None
     tally: Any = field(default=None)
+    taken: int | None = None
 
 
 class State(Protocol):
@@ -75,6 +81,29 @@ class State(Protocol):
     def next_timer_ms(self) -> int | None:
         """Say when the step wants to be called without a record (control time), or None."""
 
+    def follows(self, topic: str) -> bool:
+        """Say whether a followed topic's past is of any use; what grows is handed over in any case."""
+        return True
+
+    def follow(self, records: Sequence[Record]) -> None:
+        """Take in committed records of one followed topic, or of the parked one, in their order.
+
+        Only a lane with `followed` topics or a `parked` one calls it.
+        """
+        raise BrokenError(f"{type(self).__name__} does not follow {records[0].topic}")
+
+    def outdated(self) -> bool:
+        """Say whether the state must be restored anew before the next batch, since what it keeps has changed."""
+        return False
+
+    def wants_pass(self, moment: Moment) -> bool:
+        """Say whether what lies parked is to be looked at now."""
+        return False
+
+    def passed(self, epoch: int) -> None:
+        """Hear that a pass that began at this epoch has looked at everything. Only who `wants_pass` hears it."""
+        raise BrokenError(f"{type(self).__name__} wants passes and does not hear of them")
+
 
 class Step(Protocol, Generic[S]):
     """A plain function over a batch of one partition. It returns outputs and changes, and touches nothing."""
@@ -84,3 +113,7 @@ class Step(Protocol, Generic[S]):
 
     def on_timer(self, state: S, moment: Moment) -> Result:
         """Decide what is due at `moment`; every input has been read to a high watermark taken at or after it."""
+
+    def again(self, batch: Sequence[Record], state: S, moment: Moment) -> Result:
+        """Decide what lay parked. Only a lane with a `parked` topic calls it."""
+        raise BrokenError(f"{type(self).__name__} does not decide what lay parked")

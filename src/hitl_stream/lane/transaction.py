@@ -3,6 +3,7 @@
 The order of a commit:
 1. begin the transaction;
 2. write every output, and await *every* delivery: a batch whose future nobody awaits can be lost under a good commit;
+   where the outputs' own offsets belong into the log too, write what `then` says of them in the same way;
 3. add the consumed offsets;
 4. ask the control view again, and abort if something engaged meanwhile covers the batch;
 5. commit.
@@ -20,8 +21,10 @@ from typing import Any
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation
 
+from hitl_stream.lane import tidy as _tidy  # noqa: F401  imported for what it does to aiokafka
 from hitl_stream.lane.step import Output
 
+Offsets = Mapping[TopicPartition, int]
 COMMIT_TIMEOUT_S = 15.0
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 2.0
@@ -38,6 +41,10 @@ class Transactions:
     def __init__(self, producer: AIOKafkaProducer, group: str) -> None:
         self._producer = producer
         self._group = group
+        self.last_offsets: dict[TopicPartition, int] = {}
+        """The highest offset that the newest transaction wrote to each partition; it counts once that is committed."""
+        self._counts: dict[asyncio.Future[Any], int] = {}
+        """How many records stand in each batch on its way."""
 
     @classmethod
     async def start(cls, client: Mapping[str, Any], transactional_id: str, group: str) -> Transactions:
@@ -55,21 +62,27 @@ class Transactions:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await producer.start()
         except BaseException:
-            await _stop(producer)
+            await drop_producer(producer)
             raise
         return cls(producer, group)
 
     async def commit(
-        self, outputs: Sequence[Output], offsets: Mapping[TopicPartition, int], stopped: Callable[[], bool]
+        self,
+        outputs: Sequence[Output],
+        offsets: Offsets,
+        stopped: Callable[[], bool],
+        then: Callable[[Offsets], Sequence[Output]] | None = None,
     ) -> bool:
         """Write a batch and commit it; return False if it was aborted because `stopped` said so.
+
+        `then` is given `last_offsets` of `outputs`, and says what else is written in this transaction.
 
         Raises `ProducerFenced` when a newer producer of this id was started; any other `KafkaError` or `TimeoutError`
         leaves the outcome unknown.
         """
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                return await self._commit(outputs, offsets, stopped)
+                return await self._commit(outputs, offsets, stopped, then)
         except (IllegalOperation, AssertionError):
             # aiokafka's words for a call that comes after the background sender has failed: say what it failed of.
             reason = self._failure()
@@ -78,13 +91,18 @@ class Transactions:
             raise reason from None
 
     async def _commit(
-        self, outputs: Sequence[Output], offsets: Mapping[TopicPartition, int], stopped: Callable[[], bool]
+        self,
+        outputs: Sequence[Output],
+        offsets: Offsets,
+        stopped: Callable[[], bool],
+        then: Callable[[Offsets], Sequence[Output]] | None,
     ) -> bool:
         producer = self._producer
+        self.last_offsets = {}
         await producer.begin_transaction()
-        deliveries = await self._write(outputs)
-        if deliveries:
-            await asyncio.gather(*deliveries)
+        await self._deliver(outputs)
+        if then is not None:
+            await self._deliver(then(self.last_offsets))
         if offsets:  # a timer's batch consumes nothing
             await producer.send_offsets_to_transaction(dict(offsets), self._group)
         if stopped():
@@ -100,6 +118,17 @@ class Transactions:
             return None
         failure: BaseException | None = waiter.exception()
         return failure
+
+    async def _deliver(self, outputs: Sequence[Output]) -> None:
+        """Write outputs, await every delivery, and note where they came to stand."""
+        self._counts = {}
+        deliveries = await self._write(outputs)
+        if deliveries:
+            await asyncio.gather(*deliveries)
+        for delivery in deliveries:
+            first = delivery.result()
+            last = first.offset + self._counts[delivery] - 1
+            self.last_offsets[first.topic_partition] = max(self.last_offsets.get(first.topic_partition, -1), last)
 
     async def _write(self, outputs: Sequence[Output]) -> list[asyncio.Future[Any]]:
         """Hand the outputs to the producer, a record batch at a time, in their order per partition."""
@@ -117,22 +146,27 @@ class Transactions:
             append = batch.append
             for output in group:
                 if append(key=output.key, value=output.value, timestamp=None, headers=output.headers) is None:
-                    batch.close()
-                    deliveries.append(await producer.send_batch(batch, topic, partition=partition))
+                    deliveries.append(await self._send(batch, topic, partition))
                     batch = producer.create_batch()
                     append = batch.append
                     if append(key=output.key, value=output.value, timestamp=None, headers=output.headers) is None:
                         raise AssertionError(f"a record for {topic} does not fit into an empty batch")
-            batch.close()
-            deliveries.append(await producer.send_batch(batch, topic, partition=partition))
+            deliveries.append(await self._send(batch, topic, partition))
         return deliveries
+
+    async def _send(self, batch: Any, topic: str, partition: int) -> asyncio.Future[Any]:
+        batch.close()
+        delivery: asyncio.Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)
+        self._counts[delivery] = batch.record_count()
+        return delivery
 
     async def drop(self) -> None:
         """Stop under a limit. Whoever awaited this producer must have been cancelled before."""
-        await _stop(self._producer)
+        await drop_producer(self._producer)
 
 
-async def _stop(producer: AIOKafkaProducer) -> None:
+async def drop_producer(producer: AIOKafkaProducer) -> None:
+    """Stop a producer under a limit, whatever state it is in."""
     # Whatever a dying producer still says is settled by the next one's start, so nothing it raises matters here.
     with contextlib.suppress(Exception):
         async with asyncio.timeout(STOP_TIMEOUT_S):

@@ -2,33 +2,40 @@
 
 A plain function over a batch of one partition. For each record, in this order: read it (else a dead letter), ask who
 sent it, send it home, ask whether it is in time and new, route it, write one record. It touches nothing: what it learns
-goes into a draft of the window, which the lane applies after a known commit.
+goes into drafts, which the lane applies after a known commit.
+
+What a kill switch covers, and what must wait behind it, is parked on `held`. A pass decides it again, from scratch:
+close it, park it again, or answer it like any other.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Protocol
 
 import orjson
 
 from hitl_stream.core.action import Action, Entity, entity_of
-from hitl_stream.core.events import End, Level, Outcome, Purpose, RouterTally, Why
+from hitl_stream.core.events import End, Level, Mode, Outcome, Purpose, RouterTally, Why
 from hitl_stream.core.fields import ABSENT, NO_FACTS, FieldError
 from hitl_stream.core.history import recall
-from hitl_stream.core.policy.compile import LATENESS_MS, Compiled, compile_policy
-from hitl_stream.core.policy.model import Policy
+from hitl_stream.core.parking import keys_of
+from hitl_stream.core.policy.compile import LATENESS_MS, Compiled, CompiledClass
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.route import NO_VERDICTS, Route, route, unrouted
+from hitl_stream.core.switches import reasons_of, target_of
 from hitl_stream.core.validators import Fault, Verdict, Verdicts
 from hitl_stream.core.window import Draft, IdBudget, Window
-from hitl_stream.lane.step import Header, Moment, Output, Record, Result
+from hitl_stream.lane.step import Header, Moment, Output, Record, Result, Step
+from hitl_stream.roles.policies import Policies
+from hitl_stream.roles.router_state import Origin, RouterDraft, RouterState, entry_of, execute_by_ms
 from hitl_stream.wire import records
 from hitl_stream.wire.codec import Decoded, Undecodable, decode
 from hitl_stream.wire.dead_letter import dead_letter
+from hitl_stream.wire.decided import Decided, read_decided
 from hitl_stream.wire.home import home, home_of, key_of
 from hitl_stream.wire.records import milliseconds
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, Draw, Lot, SealKey, sealed, sealer
@@ -50,8 +57,19 @@ STAMP_DIGEST_BYTES = 16
 DECISION_TYPE: Header = (TYPE_HEADER, records.DECISION.encode())
 RECOMMEND = "RECOMMEND"
 """How a level-1 action is counted: the route it would have had stands in its record, but it never ran."""
-EXECUTE, REFUSE, RECOMMENDED = Outcome.EXECUTE, Outcome.REFUSE, Level.RECOMMEND
+EXECUTE, HOLD, REFUSE, RECOMMENDED = Outcome.EXECUTE, Outcome.HOLD, Outcome.REFUSE, Level.RECOMMEND
+SWITCH = "switch."
+"""What the rule of a reason begins with that a kill switch gives; its epoch follows."""
+NO_REASONS: tuple[Reason, ...] = ()
 CLOSED_TYPE: Header = (TYPE_HEADER, records.CLOSED.encode())
+
+
+class Place(Protocol):
+    """Where an action stands at home: its record, or what a decision says of it."""
+
+    topic: str
+    partition: int
+    offset: int
 
 
 class Judge(Protocol):
@@ -84,56 +102,16 @@ class RouterSettings:
     tenant: str = ""
     sources: Mapping[str, Source] = field(default_factory=dict)
     proposers: Mapping[str, Mapping[str, SealKey]] = field(default_factory=dict)
-    """Seal keys of the other roles that write to action topics (desk, console), by role."""
+    """Seal keys of the other roles that write to action topics (desk, console, control), by role."""
+    parkers: Mapping[str, SealKey] = field(default_factory=dict)
+    """Seal keys of the other roles that write to `held` (desk, executor), by key id."""
+    reporters: Mapping[str, SealKey] = field(default_factory=dict)
+    """Seal keys of those that write to `facts` (executor, connectors), by key id."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Return the Kafka names of the action topics."""
         return tuple(sorted({self.topics.name("actions"), *self.sources}))
-
-
-class Policies:
-    """The policy in force, compiled for the moment; gates begin and end at midnight."""
-
-    def __init__(self, policy: Policy, digest: str) -> None:
-        self.policy = policy
-        self.digest = digest
-        self._compiled: Compiled | None = None
-
-    def at(self, now_ms: int) -> Compiled:
-        """Return the policy as it stands at `now_ms`."""
-        compiled = self._compiled
-        if compiled is None or not compiled.since_ms <= now_ms < compiled.until_ms:
-            compiled = self._compiled = compile_policy(self.policy, self.digest, now_ms)
-        return compiled
-
-
-class RouterState:
-    """The window of one partition, as the lane keeps it."""
-
-    def __init__(self, router: Router, budget: IdBudget) -> None:
-        self.router = router
-        self.window = Window(router.policies.at(0).reach, budget)
-
-    def apply(self, changes: Draft) -> None:
-        """Take in what a committed batch added to the window."""
-        self.window.apply(changes)
-
-    def replay(self, past: Sequence[Record]) -> None:
-        """Rebuild the window from records of the past: their bytes and append times only."""
-        self.window.apply(self.router.remember(past, self.window))
-
-    def next_timer_ms(self) -> int | None:
-        """Return None: the router does nothing without a record."""
-        return None
-
-    def size(self) -> int:
-        """Return how many ids are remembered."""
-        return self.window.count()
-
-    def discard(self) -> None:
-        """Give the window's room back to the process."""
-        self.window.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +129,7 @@ class _Sender:
 _PUBLISHER = _Sender()
 
 
-class Router:
+class Router(Step[RouterState]):
     """The step. One instance serves all partitions of a process; it keeps nothing between batches."""
 
     def __init__(self, settings: RouterSettings, policies: Policies, judge: Judge = no_plugins) -> None:
@@ -169,10 +147,12 @@ class Router:
         self._seeded = topics.name("review.seeded")
         self._dlq = topics.name("dlq")
         decided = [*names.values(), self._recommendations, self._seeded]
+        self.held = topics.name("held")
+        self.facts = topics.name("facts")
+        self.parkers = {**settings.parkers, **settings.seal_keys}
         self._seals = {name: sealer(key, name, records.DECISION) for name in decided}
         self._seal_closed = sealer(key, self._closed, records.CLOSED)
         self._seal_via = {name: sealer(key, name, records.VIA) for name in settings.inputs}
-        self._writer: Writer | None = None
 
     def state(self, budget: IdBudget) -> RouterState:
         """Return the empty state of one partition."""
@@ -180,11 +160,23 @@ class Router:
 
     def __call__(self, batch: Sequence[Record], state: RouterState, moment: Moment) -> Result:
         """Answer every record of a batch, in order."""
-        run = _Batch(self, self.policies.at(moment.now_ms), state.window.draft(), moment)
+        run = _Batch(self, self.policies.at(moment.now_ms), state.draft(), moment)
         verdicts = run.judge(batch)
         for index, record in enumerate(batch):
             run.take(index, record, verdicts.get(index, NO_VERDICTS) if verdicts else NO_VERDICTS)
         return Result(run.outputs, run.draft, run.tally)
+
+    def again(self, batch: Sequence[Record], state: RouterState, moment: Moment) -> Result:
+        """Decide once more what lay parked, in the order of the pass."""
+        run = _Batch(self, self.policies.at(moment.now_ms), state.draft(past=True), moment)
+        found = [read_decided(record.topic, record.value, record.headers, self.parkers) for record in batch]
+        verdicts = run.judge_again(found)
+        for index, (record, decided) in enumerate(zip(batch, found, strict=True)):
+            if isinstance(decided, Undecodable):
+                run.dead(index, record, decided)
+            elif not run.again(index, record, decided, verdicts.get(index, NO_VERDICTS), state.sweeping):
+                return Result(run.outputs, run.draft, None, taken=index)
+        return Result(run.outputs, run.draft)
 
     def on_timer(self, state: RouterState, moment: Moment) -> Result:
         """Do nothing: the router has no timers of its own."""
@@ -194,7 +186,7 @@ class Router:
         """Return what records of the past add to a window, without deciding them."""
         draft = window.draft()
         policy = self.policies.at(0 if not past else past[-1].timestamp)
-        run = _Batch(self, policy, draft, Moment(0))
+        run = _Batch(self, policy, RouterDraft(draft), Moment(0))
         for record in past:
             run.remember(record)
         return draft
@@ -203,25 +195,29 @@ class Router:
 class _Batch:
     """One batch on its way through the router."""
 
-    def __init__(self, router: Router, policy: Compiled, draft: Draft, moment: Moment) -> None:
+    def __init__(self, router: Router, policy: Compiled, draft: RouterDraft, moment: Moment) -> None:
         self.router = router
         self.policy = policy
         self.draft = draft
+        self.window = draft.window
+        self.moment = moment
         self.outputs: list[Output] = []
         self.tally = RouterTally()
-        self.writer = Writer(policy, moment.now_ms, moment.epoch, -1)
+        self.writer = Writer(policy, moment.now_ms, moment.epoch, draft.held)
+        self._switches = router.policies.control.switches
+        self._watchful = bool(self._switches.engaged) or draft.parks()
+        """Whether an action must be compared with switches and with what lies parked."""
         self._tenant = router.settings.tenant
         self._sources = router.settings.sources
         self._partitions = router._partitions
-        self._lots: dict[tuple[str, int], Lot] = {}
+        self._lots: dict[str, Lot] = {}
 
     def judge(self, batch: Sequence[Record]) -> dict[int, dict[str, Verdict]]:
         """Ask the plugins about every text of the batch at once; return verdicts by place and validator."""
         wanting = self.policy.plugin_types
         if not wanting:
             return {}
-        asked: list[tuple[int, str]] = []
-        jobs: list[tuple[str, str]] = []
+        actions: list[tuple[int, Action]] = []
         for index, record in enumerate(batch):
             value = record.value
             # A cheap look for the type's name saves decoding what no plugin judges.
@@ -231,11 +227,21 @@ class _Batch:
             ):
                 continue
             decoded = decode(value, record.headers)
-            if isinstance(decoded, Undecodable):
-                continue
-            for job in self.policy.of(decoded.action.type).plugins:
+            if not isinstance(decoded, Undecodable):
+                actions.append((index, decoded.action))
+        return self._judged(actions)
+
+    def judge_again(self, found: Sequence[Decided | Undecodable]) -> dict[int, dict[str, Verdict]]:
+        """Ask the plugins about what lay parked."""
+        return self._judged([(n, one.decoded.action) for n, one in enumerate(found) if isinstance(one, Decided)])
+
+    def _judged(self, actions: Sequence[tuple[int, Action]]) -> dict[int, dict[str, Verdict]]:
+        asked: list[tuple[int, str]] = []
+        jobs: list[tuple[str, str]] = []
+        for index, action in actions:
+            for job in self.policy.of(action.type).plugins:
                 try:
-                    text = job.read(decoded.action, NO_FACTS)
+                    text = job.read(action, NO_FACTS)
                 except FieldError:
                     continue
                 if text is not ABSENT:
@@ -251,7 +257,7 @@ class _Batch:
         """Answer one record."""
         decoded = decode(record.value, record.headers)
         if isinstance(decoded, Undecodable):
-            self._dead(index, record, decoded)
+            self.dead(index, record, decoded)
             return
         action, append_ms = decoded.action, record.timestamp
         sender = self._sender(record, decoded) if record.headers else _PUBLISHER
@@ -275,7 +281,7 @@ class _Batch:
                 why, reason = untimely
                 self._refuse(index, record, decoded, tenant, entity, why, unrouted(cls, reason), sender)
                 return
-        draft = self.draft
+        draft = self.window
         if append_ms > draft.append_ms:
             draft.at(append_ms)
         identity = identity_of(tenant, place, action.action_id)
@@ -288,11 +294,138 @@ class _Batch:
             reason = Reason("window.full", "no room for another id", None, REFUSE)
             self._refuse(index, record, decoded, tenant, entity, Why.POLICY, unrouted(cls, reason), sender)
             return
-        answer = route(action, recall(action, tenant, draft), self.policy, NO_FACTS, verdicts)
+        extra = self._held_back(action, tenant, entity, cls) if self._watchful else NO_REASONS
+        facts = self.draft.facts_of(tenant, entity) if self.draft.facts else NO_FACTS
+        answer = route(action, recall(action, tenant, draft), self.policy, facts, verdicts, extra)
         if answer.outcome is REFUSE:
             self._refuse(index, record, decoded, tenant, entity, Why.POLICY, answer, sender)
+        elif answer.outcome is HOLD and cls.level is not RECOMMENDED:
+            self._park(index, record, decoded, tenant, entity, answer, sender)
         else:
             self._send(index, record, decoded, tenant, entity, answer, sender)
+
+    def _held_back(
+        self, action: Action, tenant: str, entity: Entity, cls: CompiledClass, origin: Origin | None = None
+    ) -> list[Reason]:
+        """Return what switches say of an action, and what it must wait behind: if it lay parked itself, older ones."""
+        target = target_of(action, tenant, entity)
+        reasons = reasons_of(self._switches.covering(target), action, cls.queue)
+        keys = keys_of(action, tenant, entity)
+        behind = self.draft.blocker(keys, None if origin is None else origin.order)
+        if behind is not None:
+            reasons.append(Reason("parked.behind", behind, None, HOLD))
+        return reasons
+
+    def _park(
+        self,
+        index: int,
+        record: Place,
+        decoded: Decoded,
+        tenant: str,
+        entity: Entity,
+        answer: Route,
+        sender: _Sender,
+    ) -> None:
+        """Write an action to `held`, with the switches that cover it."""
+        action = decoded.action
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        _, value = self.writer.decision(
+            place, decoded, tenant, entity, answer, sender.trace, sender.by, sender.supersedes
+        )
+        epochs = tuple(_epochs(answer))
+        parked = records.Parked(by="router", epoch=self.moment.epoch, switches=epochs)
+        self._hold(index, value, parked, record.partition, key_of(tenant, entity, action.agent.id), sender.headers)
+        self.draft.park(entry_of(place, action, tenant, entity, self.writer.execute_by_ms(action, answer)))
+        self._watchful = True
+        routed = self.tally.routed
+        label = (answer.cls.label, NAMES[HOLD])
+        routed[label] = routed.get(label, 0) + 1
+
+    def _hold(
+        self,
+        index: int,
+        value: bytes,
+        parked: records.Parked,
+        partition: int,
+        key: bytes | None,
+        headers: Sequence[Header],
+    ) -> None:
+        router = self.router
+        value = records.held_value(value, parked)
+        seal = router._seals[router.held](records.head_of(value))
+        self.outputs.append(
+            Output(router.held, partition, key, value, [DECISION_TYPE, (SEAL_HEADER, seal), *headers], index)
+        )
+
+    def again(self, index: int, record: Record, found: Decided, verdicts: Verdicts, sweeping: bool) -> bool:
+        """Answer one parked record, or park it again; return False where a sweep of overdue ones ends before it."""
+        decision, action, now_ms = found.decision, found.decoded.action, self.moment.now_ms
+        overdue = execute_by_ms(decision) <= now_ms
+        if sweeping and not overdue:
+            return False
+        tenant, entity = decision.tenant, decision.entity
+        cls = self.policy.of(action.type)
+        origin = Origin.of(decision.origin)
+        parked = decision.parked
+        sender = _Sender(decision.by, decision.supersedes, decision.trace, _traces(record.headers))
+        self.draft.leave(decision.origin, record.offset)
+        self.writer.attempt = decision.attempt
+        try:
+            if overdue:
+                late = Reason("held.expired", decision.execute_by or "", None, REFUSE)
+                self._refuse(index, origin, found.decoded, tenant, entity, Why.EXECUTE_BY, unrouted(cls, late), sender)
+                return True
+            extra = self._held_back(action, tenant, entity, cls, origin)
+            extra += self._still_named(parked)
+            extra += self._asked_again(decision, cls)
+            self.window.at(now_ms)
+            facts = self.draft.facts_of(tenant, entity) if self.draft.facts else NO_FACTS
+            answer = route(action, recall(action, tenant, self.window), self.policy, facts, verdicts, extra)
+            if answer.outcome is HOLD:
+                self._park_again(index, record, found, answer)
+                return True
+            if parked is not None and parked.by == "executor":
+                self.writer.attempt += 1  # the one before was sent back uncalled
+            if answer.outcome is REFUSE:
+                self._refuse(index, origin, found.decoded, tenant, entity, Why.POLICY, answer, sender)
+            else:
+                self._send(index, origin, found.decoded, tenant, entity, answer, sender)
+        finally:
+            self.writer.attempt = 0
+        return True
+
+    def _park_again(self, index: int, record: Record, found: Decided, answer: Route) -> None:
+        decision, before = found.decision, found.decision.parked
+        epochs = tuple(_epochs(answer))
+        parked = records.Parked(
+            by=before.by if before is not None else "router", epoch=self.moment.epoch, switches=epochs
+        )
+        assert record.value is not None  # it was read
+        self._hold(index, record.value, parked, record.partition, record.key, _traces(record.headers))
+        action = found.decoded.action
+        self.draft.park(entry_of(decision.origin, action, decision.tenant, decision.entity, execute_by_ms(decision)))
+
+    def _still_named(self, parked: records.Parked | None) -> list[Reason]:
+        """Hold what the executor sent back for a switch that is engaged still.
+
+        It judged by what stands on the platform; judged here by the agent's word, the action would go back and forth.
+        """
+        if parked is None or parked.by != "executor":
+            return []
+        engaged = [self._switches.engaged[epoch] for epoch in parked.switches if epoch in self._switches.engaged]
+        return [
+            Reason(f"{SWITCH}{switch.epoch}", switch.mode.value, " ".join(switch.scope), HOLD)
+            for switch in engaged
+            if switch.mode is Mode.REDUCE_ONLY
+        ]
+
+    def _asked_again(self, decision: records.Decision, cls: CompiledClass) -> list[Reason]:
+        """Ask those again who had approved it: a yes does not outlive a kill switch."""
+        queues = self.policy.policy.queues
+        return [
+            Reason("approval.again", row.queue, None, Outcome.REVIEW, row.queue if row.queue in queues else cls.senior)
+            for row in decision.approvals
+        ]
 
     def remember(self, record: Record) -> None:
         """Add one record of the past to the window, if it was admitted then."""
@@ -310,11 +443,11 @@ class _Batch:
         age_ms = record.timestamp - milliseconds(action.proposed_at)
         if _untimely(action, record.timestamp, age_ms, self.policy.of(action.type).max_age_ms) is not None:
             return
-        self.draft.at(record.timestamp)
+        self.window.at(record.timestamp)
         identity = identity_of(tenant, entity.account or action.agent.id, action.action_id)
-        if self.draft.earlier(identity) is None:
-            self.draft.remember(identity, stamp_of(record.offset, decoded.digest))
-            recall(action, tenant, self.draft)
+        if self.window.earlier(identity) is None:
+            self.window.remember(identity, stamp_of(record.offset, decoded.digest))
+            recall(action, tenant, self.window)
 
     def _sender(self, record: Record, decoded: Decoded) -> _Sender:
         """Read the headers: who moved or wrote this action, and whose trace it belongs to."""
@@ -374,7 +507,7 @@ class _Batch:
             return Reason("identity.agent", action.agent.id, f"the agents of {topic}", Outcome.REFUSE)
         return None
 
-    def _dead(self, index: int, record: Record, found: Undecodable) -> None:
+    def dead(self, index: int, record: Record, found: Undecodable) -> None:
         limit = TABLE["dlq"].bytes_max - 4_096
         value, headers = dead_letter(record, found.error, found.why, self.router.settings.instance, limit)
         self.outputs.append(Output(self.router._dlq, record.partition, record.key, value, headers, index))
@@ -396,7 +529,7 @@ class _Batch:
     def _refuse(
         self,
         index: int,
-        record: Record,
+        record: Place,
         decoded: Decoded,
         tenant: str,
         entity: Entity,
@@ -419,7 +552,7 @@ class _Batch:
     def _send(
         self,
         index: int,
-        record: Record,
+        record: Place,
         decoded: Decoded,
         tenant: str,
         entity: Entity,
@@ -445,20 +578,20 @@ class _Batch:
         routed[label] = routed.get(label, 0) + 1
         if recommended:
             self.tally.recommended += 1
-        elif outcome is EXECUTE and self._lot(record)(record.offset, decoded.digest, cls.audit_p):
-            self._audit(index, record, decoded, tenant, entity, answer, sender)
+        elif outcome is EXECUTE:
+            drawn = self._lots.get(record.topic) or self._lot(record)
+            if drawn(record.offset, decoded.digest, cls.audit_p):
+                self._audit(index, record, decoded, tenant, entity, answer, sender)
 
-    def _lot(self, record: Record) -> Lot:
-        place = (record.topic, record.partition)
-        lot = self._lots.get(place)
-        if lot is None:
-            lot = self._lots[place] = self.router._draw.lot(*place)
+    def _lot(self, record: Place) -> Lot:
+        """Return the lot of a topic; the partition is the same for the whole batch."""
+        lot = self._lots[record.topic] = self.router._draw.lot(record.topic, record.partition)
         return lot
 
     def _audit(
         self,
         index: int,
-        record: Record,
+        record: Place,
         decoded: Decoded,
         tenant: str,
         entity: Entity,
@@ -477,6 +610,17 @@ class _Batch:
         self.tally.audit += 1
 
 
+def _epochs(answer: Route) -> Iterator[int]:
+    """Return the epochs of the switches that hold an action back."""
+    for reason in answer.reasons:
+        if reason.outcome is HOLD and reason.rule.startswith(SWITCH):
+            yield int(reason.rule.removeprefix(SWITCH))
+
+
+def _traces(headers: Sequence[Header]) -> tuple[Header, ...]:
+    return tuple((name, content) for name, content in headers if name == records.TRACE_HEADER)
+
+
 def _untimely(action: Action, append_ms: int, age_ms: int, max_age_ms: int) -> tuple[Why, Reason] | None:
     """Compare the action's times with the broker's append time; no clock of ours or the agent's counts."""
     if age_ms > max_age_ms:
@@ -490,7 +634,7 @@ def _untimely(action: Action, append_ms: int, age_ms: int, max_age_ms: int) -> t
 
 def identity_of(tenant: str, place: str, action_id: str) -> bytes:
     """Return the digest under which the window knows an action's id: per account (per agent, where there is none)."""
-    return hashlib.blake2b(f"{tenant}\0{place}\0{action_id}".encode(), digest_size=IDENTITY_BYTES).digest()
+    return blake2b(f"{tenant}\0{place}\0{action_id}".encode(), digest_size=IDENTITY_BYTES).digest()
 
 
 def stamp_of(offset: int, digest: bytes) -> bytes:

@@ -13,9 +13,11 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from hitl_stream.core.action import Agent, Entity
+from hitl_stream.core.action import Agent, Entity, Value
 
 ACTION_MARK = b',"action":'
+PARKED_MARK = b',"parked":'
+ROUTED_MARK = b',"routed":'
 OutcomeName = Literal["EXECUTE", "REVIEW", "ESCALATE", "HOLD", "REFUSE"]
 
 
@@ -100,6 +102,20 @@ class Decision(Common, frozen=True, kw_only=True):
     action: Raw = msgspec.field(default_factory=Raw)
 
 
+class Parked(Struct, frozen=True, kw_only=True):
+    """Who parked a decision, at which epoch, and the switches that covered it then: none means it was sent back."""
+
+    by: Literal["router", "desk", "executor"]
+    epoch: int
+    switches: tuple[int, ...] = ()
+
+
+class Held(Decision, frozen=True, kw_only=True):
+    """A decision as it was, on `held`. Encode it with `held_value`, so that the action's bytes stay the last member."""
+
+    parked: Parked | None = None
+
+
 class Closed(Common, frozen=True, kw_only=True):
     """An end without execution. `by` are the people who decided; a duplicate carries no action, only its hash."""
 
@@ -111,10 +127,110 @@ class Closed(Common, frozen=True, kw_only=True):
     action: Raw = msgspec.field(default_factory=Raw)
 
 
+class Routed(Struct, frozen=True, kw_only=True):
+    """The router's record that people approved: its topic, its head as a string, and the router's seal over that."""
+
+    topic: str
+    head: str
+    seal: str
+
+
+class Approved(Common, frozen=True, kw_only=True):
+    """A record on `execute` that people approved: the desk's, around what the router had sealed."""
+
+    origin: str
+    attempt: int = 0
+    held: int = -1
+    by: tuple[str, ...] = ()
+    supersedes: str | None = None
+    routed: Routed
+    verdicts: tuple[str, ...] = ()
+    action: Raw = msgspec.field(default_factory=Raw)
+
+
+class ExceptionRow(Struct, frozen=True):
+    """What went wrong, by type, in the platform's words."""
+
+    type: Literal["platform"]
+    text: str
+
+
+class Exceptional(Common, frozen=True, kw_only=True):
+    """On `escalation`, `purpose` exception: what an executor cannot settle and hands to people. It can never run."""
+
+    origin: str
+    attempt: int = 0
+    held: int = -1
+    by: tuple[str, ...] = ()
+    supersedes: str | None = None
+    exception: ExceptionRow
+    action: Raw = msgspec.field(default_factory=Raw)
+
+
+class PlatformRow(Struct, frozen=True):
+    """What the platform said: its status code, its own name for what it did, and its words where it refused."""
+
+    code: int | None = None
+    ref: str | None = None
+    text: str | None = None
+
+
+class Result(Common, frozen=True, kw_only=True):
+    """What became of an execute record whose platform call began.
+
+    `by` are the people who approved it, nobody where the machine did. `key` is the idempotency key, `present` what was
+    read on the platform before, by JSON pointer. `called` and `answered` are control time; None: the call was made by
+    an instance that is gone, or was never answered.
+    """
+
+    status: Literal["executed", "failed", "unresolved"]
+    by: tuple[str, ...] = ()
+    key: str
+    present: dict[str, Value | None] = {}
+    called: str | None = None
+    answered: str | None = None
+    platform: PlatformRow = PlatformRow()
+    action: Raw = msgspec.field(default_factory=Raw)
+
+
+class Fact(Struct, frozen=True, kw_only=True):
+    """What stands on the platform, in one field of one entity."""
+
+    tenant: str
+    entity: Entity
+    field: str
+    value: Value
+    unit: str | None = None
+    as_of: str
+    source: str
+
+
+class Finished(Struct, frozen=True, kw_only=True):
+    """On `executor.state`: an execute record that needs nothing more. `offset` is its own.
+
+    It counts until `keep_ms`. `attempt` is set only where it was sent back: the next attempt may run.
+    """
+
+    id: str
+    end: str
+    offset: int
+    keep_ms: int
+    attempt: int | None = None
+
+
+class SentBack(Struct, frozen=True, kw_only=True):
+    """On `executor.state`: `held` is the offset there of the newest record of this entity that was sent back."""
+
+    held: int
+    tenant: str
+    place: str
+    campaign: str | None = None
+
+
 class Via(Struct, frozen=True, kw_only=True):
     """Header `hitl-via`: how an action that no publisher wrote came to an action topic."""
 
-    role: Literal["router", "desk", "console"]
+    role: Literal["router", "desk", "console", "control"]
     from_: str = msgspec.field(name="from")
     by: str | None = None
     supersedes: str | None = None
@@ -123,8 +239,10 @@ class Via(Struct, frozen=True, kw_only=True):
 class Ack(Struct, frozen=True, kw_only=True):
     """What an instance says on `control.acks`, sealed: which commands it has applied, and what it still has open.
 
-    `n` is never used twice by an instance name, also over restarts. `open_epoch` is its oldest open transaction's,
-    `calls_epoch` its oldest open platform call's. `partitions` are those that it has open.
+    `n` rises, for an instance name also over restarts: an ack that is repeated later counts for nothing. `open_epoch` is
+    its oldest open transaction's, `calls_epoch` its oldest open platform call's. `partitions` are those that it has open,
+    `claims` those of which it has a transactional producer, or is about to start one; None: it does not say. `fence`: the
+    platform refuses its calls once its lease is over.
     """
 
     n: int
@@ -138,6 +256,8 @@ class Ack(Struct, frozen=True, kw_only=True):
     calls_epoch: int | None = None
     audit: dict[str, str] = {}
     goodbye: bool = False
+    claims: tuple[int, ...] | None = None
+    fence: bool = False
 
 
 def by_position(record: type[Struct]) -> Callable[..., Struct]:
@@ -152,7 +272,14 @@ def by_position(record: type[Struct]) -> Callable[..., Struct]:
 
 encode = msgspec.json.Encoder().encode
 decode_decision = msgspec.json.Decoder(Decision).decode
+decode_held = msgspec.json.Decoder(Held).decode
+decode_approved = msgspec.json.Decoder(Approved).decode
 decode_closed = msgspec.json.Decoder(Closed).decode
+decode_result = msgspec.json.Decoder(Result).decode
+decode_exceptional = msgspec.json.Decoder(Exceptional).decode
+decode_fact = msgspec.json.Decoder(Fact).decode
+decode_finished = msgspec.json.Decoder(Finished).decode
+decode_sent_back = msgspec.json.Decoder(SentBack).decode
 decode_ack = msgspec.json.Decoder(Ack).decode
 decode_via = msgspec.json.Decoder(Via).decode
 
@@ -160,6 +287,10 @@ VIA_HEADER = "hitl-via"
 TRACE_HEADER = "traceparent"
 DECISION = "decision/1"
 CLOSED = "closed/1"
+RESULT = "result/1"
+FACT = "fact/1"
+FINISHED = "finished/1"
+SENT_BACK = "sent_back/1"
 VIA = "via/1"
 ACK = "ack/1"
 
@@ -170,6 +301,29 @@ APPENDED_HEADER = "hitl-appended"
 BY_HEADER = "hitl-by"
 LENGTH_HEADER = "hitl-length"
 SHA256_HEADER = "hitl-sha256"
+
+
+def held_value(decision: bytes, parked: Parked) -> bytes:
+    """Return the value of a decision that is parked: its own bytes, with `parked` before the action.
+
+    A decision that was parked before loses what it said of that. Raises `ValueError` where it carries no action.
+    """
+    cut = decision.find(ACTION_MARK)
+    if cut < 0:
+        raise ValueError("a decision without an action cannot be parked")
+    head = decision[:cut]
+    earlier = head.rfind(PARKED_MARK)
+    if earlier >= 0 and head.endswith(b"}") and _is_parked(head[earlier + len(PARKED_MARK) :]):
+        head = head[:earlier]
+    return head + PARKED_MARK + encode(parked) + decision[cut:]
+
+
+def _is_parked(tail: bytes) -> bool:
+    try:
+        msgspec.json.decode(tail, type=Parked)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def head_of(value: bytes) -> bytes:

@@ -22,6 +22,7 @@ class Topic:
     partitions: int | None = None
     bytes_max: int = MIB
     durable: bool = False
+    segment_ms: int | None = None
     written_by: str = ""
     read_by: str = ""
 
@@ -35,6 +36,9 @@ class Topic:
         if self.durable:
             # Kafka acknowledges before it writes to disk; what nobody can say twice is written first.
             config["flush.messages"] = "1"
+        if self.segment_ms is not None:
+            # The newest segment is never compacted, and whoever reads the topic from its beginning reads all of it.
+            config["segment.ms"] = str(self.segment_ms)
         if "delete" in self.cleanup:
             config["retention.ms"] = str(self.retention_ms)
         return config
@@ -59,12 +63,13 @@ _TABLE = (
     Topic("decisions", _days(400), COMPACT_DELETE, written_by="desk", read_by="console, monitor"),
     Topic("closed", _days(30), written_by="router, desk, executor", read_by="publishers, console, monitor"),
     Topic("results", _days(30), written_by="executor", read_by="desk, publishers, console, monitor"),
-    Topic("executor.state", _days(30), COMPACT_DELETE, written_by="executor", read_by="executor"),
+    Topic("executor.state", _days(30), COMPACT_DELETE, segment_ms=600_000, written_by="executor", read_by="executor"),
     Topic("facts", -1, "compact", written_by="executor, connectors", read_by="router, executor"),
     Topic("control", -1, partitions=1, durable=True, written_by="console, CLI, control, monitor, hosts",
           read_by="every role"),
     Topic("control.heartbeat", 3_600_000, partitions=1, written_by="control", read_by="every role, CLI"),
-    Topic("control.acks", -1, "compact", partitions=1, written_by="router, desk, executor", read_by="control"),
+    Topic("control.acks", -1, "compact", partitions=1, segment_ms=600_000, written_by="router, desk, executor",
+          read_by="control"),
     Topic("observations", _days(90), written_by="desk", read_by="monitor"),
     Topic("evidence", _days(400), written_by="desk", read_by="monitor"),
     Topic("opinions", _days(30), written_by="publishers (AI reviewers)", read_by="desk, monitor"),
@@ -77,7 +82,10 @@ _TABLE = (
 )  # fmt: skip
 TABLE: Mapping[str, Topic] = MappingProxyType({topic.name: topic for topic in _TABLE})
 ROUTER_TOPICS = ("actions", "execute", "review", "escalation", "review.seeded", "recommendations", "held", "closed",
-                 "dlq")  # fmt: skip
+                 "facts", "dlq")  # fmt: skip
+EXECUTOR_TOPICS = ("execute", "results", "closed", "held", "escalation", "executor.state", "facts", "dlq")
+CONTROL_TOPICS = ("control", "control.heartbeat", "control.acks")
+"""What every role that is stopped by control needs besides."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ class Writer:
     def __init__(self, policy: Compiled, now_ms: int, epoch: int, held: int) -> None:
         self.now_ms = now_ms
         self.policy = policy
+        self._weights = policy.scale.weights
+        self._weights_sum = policy.scale.sum
         self._epoch = epoch
         self._held = held
         self._moment = time_text(now_ms)
@@ -56,6 +58,8 @@ class Writer:
         self._grace = time_text(now_ms + GRACE_MS)
         self._audits: dict[float, AuditRow] = {}
         self._times: dict[int, str] = {}
+        self.attempt = 0
+        """Which attempt of its action the next record is: it rises when the executor sent the one before back."""
 
     def decision(
         self,
@@ -72,7 +76,7 @@ class Writer:
         """Return (head, value) of a decision."""
         common = self._common(place, decoded, tenant, entity, route, trace, purpose)
         raw = decoded.raw
-        value = encode(_decision(*common, place, 0, self._held, by, supersedes, Raw(raw)))
+        value = encode(_decision(*common, place, self.attempt, self._held, by, supersedes, Raw(raw)))
         return value[: -(TAIL_BYTES + len(raw))], value
 
     def closed(
@@ -116,7 +120,7 @@ class Writer:
         action, cls, reasons, approvals = decoded.action, route.cls, route.reasons, route.approvals
         plain = action.expires_at is None and not approvals
         return (
-            f"{place}#0",
+            f"{place}#{self.attempt}",
             tenant,
             action.action_id,
             decoded.hash,
@@ -154,10 +158,10 @@ class Writer:
         total = score.total
         if total < LEAST_SHOWN:
             return NO_SCORE
-        percent = 100.0 / (total * self.policy.scale.sum)
+        percent = 100.0 / (total * self._weights_sum)
         parts = []
         xs = (score.size, score.doubt, score.unusual, score.missing, score.money)
-        for name, x, weight in zip(PARTS, xs, self.policy.scale.weights):  # noqa: B905 - strict costs, five each
+        for name, x, weight in zip(PARTS, xs, self._weights):  # noqa: B905 - strict costs, five each
             if x >= LEAST_SHOWN:
                 share = HUNDREDTHS[int(x * weight * percent + 0.5)]
                 parts.append(ScorePart(name, HUNDREDTHS[int(x * 100.0 + 0.5)], weight, share))
