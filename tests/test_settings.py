@@ -147,6 +147,56 @@ def test_sources_bind_a_topic_to_publishers(monkeypatch: pytest.MonkeyPatch):
     assert (source.tenants, source.agents) == (("acme",), ("bidder-7",))
 
 
+def test_options_of_the_adapter_are_a_table_like_any_other(home: Path, monkeypatch: pytest.MonkeyPatch):
+    (home / "hitl.toml").write_text(
+        'adapter = "http"\n[adapter_options]\nbase_url = "http://ads"\nfence = true\ncall_s = 2.5\nattempts = 3\n'
+    )
+    monkeypatch.setenv("HITL_ADAPTER_OPTIONS__BASE_URL", "http://gateway")
+
+    settings = load()
+
+    assert settings.adapter == "http"
+    assert settings.adapter_options == {"base_url": "http://gateway", "fence": True, "call_s": 2.5, "attempts": 3}
+    assert settings.adapter_options["fence"] is True
+    assert origin(settings)["adapter_options"] == "environment HITL_ADAPTER_OPTIONS__BASE_URL, hitl.toml"
+
+
+def test_no_adapter_is_the_default():
+    assert (load().adapter, load().adapter_options) == ("", {})
+
+
+def test_a_file_among_the_adapters_options_stands_beside_the_settings(home: Path, monkeypatch: pytest.MonkeyPatch):
+    place = home / "etc"
+    place.mkdir()
+    (place / "mine.toml").write_text('[adapter_options]\ntoken_file = "token"\nbase_url = "ads"\n')
+    monkeypatch.setenv("HITL_CONFIG", str(place / "mine.toml"))
+
+    assert load().adapter_options == {"token_file": str(place / "token"), "base_url": "ads"}
+
+
+def test_an_option_of_the_adapter_can_be_read_from_a_file(home: Path, monkeypatch: pytest.MonkeyPatch):
+    (home / "secret").write_text("hush\n")
+    monkeypatch.setenv("HITL_ADAPTER_OPTIONS__TOKEN_FILE", str(home / "secret"))
+
+    settings = load()
+
+    assert settings.adapter_options == {"token": "hush"}
+    assert shown(settings)["adapter_options"] == {"token": "********"}
+
+
+def test_what_is_no_secret_among_the_adapters_options_is_shown():
+    options = {"base_url": "https://u:hush@ads/v1", "token_file": "/run/token", "call_s": 2.5, "api_key": "hush"}
+
+    said = shown(load(adapter_options=options))["adapter_options"]
+
+    assert said == {
+        "base_url": "https://u:********@ads/v1",
+        "token_file": "/run/token",
+        "call_s": 2.5,
+        "api_key": "********",
+    }
+
+
 def test_plaintext_needs_no_options_but_the_protocol():
     assert load().kafka_security.options() == {"security_protocol": "PLAINTEXT"}
 
@@ -225,6 +275,10 @@ def test_a_demo_is_looked_for_in_the_state_directory_that_was_given(home: Path, 
         ({"topics": {"actions": "a b"}}, "flag --topics: topics.actions: 'a b' does not fit a topic's name"),
         ({"topics": {"actions": ""}}, "flag --topics: topics.actions: a topic's name cannot be empty"),
         ({"prefix": "x" * 250}, "does not fit a topic's name"),
+        (
+            {"adapter_options": {"fence": [1]}},
+            "flag --adapter-options: adapter_options.fence: expected a text, a number, true or false",
+        ),
         ({"sources": {"bids": {"tenant": "acme"}}}, "sources.bids.tenant: no such entry; remove it or mend its name"),
         ({"state_dir": 7}, "flag --state-dir: state_dir: found 7: Input is not a valid path"),
         ({"policy": ""}, "flag --policy: policy: cannot be empty; write a path, or leave the setting out"),
@@ -328,6 +382,7 @@ SASL = {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_plain_
         {"kafka_security": {"security_protocol": "SSL", "ssl_password": "hush"}},
         {"store": "postgres://u:hush@h/db", "people": "host=h user=u password=hush dbname=x"},
         {"people": "host=h password='hush hush'"},
+        {"adapter_options": {"token": "hush", "client_secret": "hush", "dsn": "ads://u:hush@h"}},
     ],
 )
 def test_a_secret_is_not_in_what_is_shown(flags: dict[str, Any]):
@@ -346,6 +401,8 @@ def test_a_secret_is_not_in_what_is_shown(flags: dict[str, Any]):
         {"kafka_security": "hush"},
         {"store": ["hush"]},
         {"people": b"hush\xff"},
+        {"adapter_options": {"token": ["hush"]}},
+        {"adapter_options": "hush"},
     ],
 )
 def test_a_secret_is_not_in_a_message(flags: dict[str, Any]):

@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -33,6 +33,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     SecretStr,
     ValidationError,
     model_validator,
@@ -41,9 +42,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from hitl_stream import __version__
 from hitl_stream.core.errors import Problem, SettingsError
-from hitl_stream.core.policy.model import Policy
-from hitl_stream.wire.topics import TABLE
+from hitl_stream.wire.topics import TABLE, TopicSet
+
+if TYPE_CHECKING:
+    # Only a name in a signature; building these models would cost each `hitl kill` a tenth of a second.
+    from hitl_stream.core.policy.model import Policy
 
 PREFIX = "HITL_"
 FILE_NAME = "hitl.toml"
@@ -59,6 +64,8 @@ NOT_SETTINGS = ("config", "kafka_home", "faults", "plant")
 _SERVER = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^\s:/,\[\]]+):([0-9]{1,5})$")
 _TOPIC = re.compile(r"^[a-zA-Z0-9._-]*$")
 _TOPIC_LENGTH_MAX = 249
+_SECRET_OPTION = re.compile(r"token|secret|passw|key|credential|auth|cookie", re.IGNORECASE)
+_PATH_OPTION = "_file"
 _PASSWORD_OF_DSN = re.compile(r"(?<=://)([^/@:\s]*):([^/@\s]*)@|(password=)('[^']*'|\S+)", re.IGNORECASE)
 
 
@@ -119,11 +126,18 @@ def _place(value: object) -> object:
     return value
 
 
+def _option(value: object) -> str | bool | int | float:
+    if isinstance(value, str | bool | int | float):
+        return value
+    raise ValueError("expected a text, a number, true or false")
+
+
 Filepath = Annotated[Path, BeforeValidator(_path)]
 Place = Annotated[str, BeforeValidator(_place)]
 """A path of an SQLite file, or a Postgres DSN."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 TopicName = Annotated[str, AfterValidator(_topic)]
+Option = Annotated[str | bool | int | float, PlainValidator(_option)]
 WholeTopicName = Annotated[str, AfterValidator(_whole_topic)]
 
 
@@ -228,6 +242,10 @@ class Settings(BaseSettings):
     """Policy file, until one is promoted on the control topic."""
     tenant: Annotated[str, AfterValidator(_tenant)] = ""
     """Tenant of an action id that is written without one."""
+    adapter: str = ""
+    """What carries actions out: http, log (only says what it would do), or module:factory."""
+    adapter_options: dict[str, Option] = Field({}, repr=False)
+    """What the adapter is made with: {option: value}."""
     slot: Annotated[int, Field(ge=0, le=999)] | None = None
     """Which of this host's processes this is; not given: the first free one."""
     bind: Annotated[str, Field(min_length=1)] = "127.0.0.1"
@@ -244,6 +262,8 @@ class Settings(BaseSettings):
     """How many ids a process remembers against duplicates; 195 MB a million."""
     batch_records_max: Annotated[int, Field(ge=1, le=100_000)] = 4_000
     """How many records are decided in one go."""
+    calls_max: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """How many calls to the platform an executor has open at once."""
     expected_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Actions a second over all agents, for `hitl config check`."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -305,10 +325,33 @@ def shown(settings: Settings) -> dict[str, Any]:
     values = settings.model_dump(mode="json")
     security = values["kafka_security"]
     values["kafka_security"] = {k: MASK if k in _SECRETS else v for k, v in security.items() if v is not None}
+    values["adapter_options"] = {k: _masked_option(k, v) for k, v in settings.adapter_options.items()}
     return {name: _masked(values[name]) if name in ("store", "people") else values[name] for name in NAMES}
 
 
+def topic_set(settings: Settings) -> TopicSet:
+    """Return the names and the partition count of this installation's topics."""
+    return TopicSet(settings.prefix, settings.partitions, dict(settings.topics))
+
+
+def kafka_client(settings: Settings) -> dict[str, Any]:
+    """Return what every Kafka client of this process is made with."""
+    return {
+        "bootstrap_servers": settings.kafka,
+        "client_id": f"hitl-{__version__}",
+        **settings.kafka_security.options(),
+    }
+
+
 _SECRETS = ("sasl_plain_password", "ssl_password")
+_HOLD_SECRETS = ("store", "people", "adapter_options")
+
+
+def _masked_option(name: str, value: Option) -> Option:
+    """Hide what is a secret by its name, and the password of a URL; the path of a secret is none."""
+    if _SECRET_OPTION.search(name) and not name.endswith(_PATH_OPTION):
+        return MASK
+    return _masked(value) if isinstance(value, str) else value
 
 
 def _masked(dsn: str) -> str:
@@ -585,7 +628,7 @@ class _Origins(_Layer):
         return {"origins": {name: ", ".join(all_of) for name, all_of in places.items()}}
 
 
-_TABLES = ("kafka_security", "sources", "topics")
+_TABLES = ("adapter_options", "kafka_security", "sources", "topics")
 _PATHS = ("state_dir", "keys_dir", "policy")
 _PATHS_OF_SECURITY = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
 
@@ -626,6 +669,9 @@ def _from_directory(values: dict[str, Any], start: Path) -> dict[str, Any]:
     security = values.get("kafka_security")
     if isinstance(security, dict):
         values["kafka_security"] = {k: anchored(v) if k in _PATHS_OF_SECURITY else v for k, v in security.items()}
+    options = values.get("adapter_options")
+    if isinstance(options, dict):
+        values["adapter_options"] = {k: anchored(v) if k.endswith(_PATH_OPTION) else v for k, v in options.items()}
     return values
 
 
@@ -660,7 +706,7 @@ def _explain(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     name, *within = (str(part) for part in error["loc"])
     key = ".".join((name, *within))
     # a secret is not repeated; neither is what should have been a table, since one may stand in it
-    hidden = name in ("store", "people") or key in _TABLES or (bool(within) and within[-1] in _SECRETS)
+    hidden = name in _HOLD_SECRETS or key in _TABLES or (bool(within) and within[-1] in _SECRETS)
     found = "" if hidden else f"found {error['input']!r}: "
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":

@@ -119,15 +119,34 @@ def test_check_weighs_the_expected_rate_against_the_window(answer):
     assert "window_ids_max" in [row["setting"] for row in found["problems"]]
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ('{"base_url": "http://ads.example"}', []),
+        ('{"base_url": "http://ads.example", "call_s": 0}', ["adapter_options.call_s: found 0: "]),
+        ("{}", ["adapter_options.base_url: Field required"]),
+    ],
+)
+def test_check_makes_the_adapter(answer, monkeypatch: pytest.MonkeyPatch, options: str, found: list[str]):
+    answer("keys", "seal")
+    monkeypatch.setenv("HITL_ADAPTER_OPTIONS", options)
+
+    code, said = answer("config", "check", "--policy", str(POLICY), "--adapter", "http")
+
+    problems = [row["message"] for row in said["problems"] if row["rule"] == "settings.adapter"]
+    assert (code, len(problems)) == (bool(found), len(found))
+    assert all(problem.startswith(start) for problem, start in zip(problems, found, strict=True))
+
+
 def test_keys_are_made_once_for_their_owner_alone(answer, tmp_path: Path):
     code, made = answer("keys", "seal")
     before = {row["path"]: Path(row["path"]).read_bytes() for row in made["keys"]}
     _, kept = answer("keys", "seal")
 
     assert code == 0
-    assert sorted(Path(path).name for path in before) == ["sample-s1", "seal-router-r1"]
-    assert [row["mode"] for row in made["keys"]] == ["0600", "0600"]
-    assert ([row["made"] for row in made["keys"]], [row["made"] for row in kept["keys"]]) == ([True] * 2, [False] * 2)
+    assert sorted(Path(path).name for path in before) == ["sample-s1", "seal-executor-e1", "seal-router-r1"]
+    assert [row["mode"] for row in made["keys"]] == ["0600"] * 3
+    assert ([row["made"] for row in made["keys"]], [row["made"] for row in kept["keys"]]) == ([True] * 3, [False] * 3)
     assert {path: Path(path).read_bytes() for path in before} == before
     assert stat.S_IMODE((tmp_path / "state" / "keys").stat().st_mode) == 0o700
 
@@ -140,7 +159,8 @@ def test_a_key_under_another_id_is_enough(answer, tmp_path: Path):
 
     _, kept = answer("keys", "seal")
 
-    assert sorted(Path(row["path"]).name for row in kept["keys"]) == ["sample-s1", "seal-router-r2"]
+    names = [Path(row["path"]).name for row in kept["keys"]]
+    assert sorted(names) == ["sample-s1", "seal-executor-e1", "seal-router-r2"]
 
 
 def test_a_directory_that_cannot_be_written_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -1,8 +1,7 @@
-"""`hitl config show`, `hitl config check`, `hitl keys seal`; and the flags that every verb takes for a setting."""
+"""`hitl config show`, `hitl config check`; and the flags that every verb takes for a setting."""
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +11,9 @@ from rich.table import Table
 
 from hitl_stream import settings as values
 from hitl_stream.cli.terminal import emit, out
-from hitl_stream.core.errors import HitlError, PolicyError, Problem, SettingsError
-from hitl_stream.logs import escaped
+from hitl_stream.core.errors import HitlError, PolicyError, Problem
+from hitl_stream.core.escape import escaped
 from hitl_stream.settings import PolicyFacts, Settings
-from hitl_stream.wiring import ROUTER_KEYS, load_policy, make_router_keys
 
 FOUND = 1
 """The exit code of a check that found something."""
@@ -39,10 +37,14 @@ class Flags:
     """Lock files, HALT, local databases, demo.json."""
     keys_dir: Path | None = None
     """Key files, each 0600."""
+    trust: str | None = None
+    """Digest of the first keys record on control."""
     bind: str | None = None
     """Address that metrics listen on."""
     metrics_port: int | None = None
     """Port of /metrics, /livez, /readyz and /version; 0: any free one."""
+    adapter: str | None = None
+    """What carries actions out: http, log (only says what it would do), or module:factory."""
     slot: int | None = None
     """Which of this host's processes this is."""
     window_ids_max: int | None = None
@@ -72,10 +74,7 @@ def register(app: App) -> None:
     config = App(name="config", help="Look at the settings in force, and check them.")
     config.command(show)
     config.command(check)
-    keys = App(name="keys", help="Make the keys that roles need.")
-    keys.command(seal)
     app.command(config)
-    app.command(keys)
 
 
 def show(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
@@ -123,7 +122,7 @@ def check(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
     """
     settings = flags.load()
     facts, unusable = _policy_facts(settings)
-    problems = (*values.check(settings, facts), *unusable)
+    problems = (*values.check(settings, facts), *unusable, *_adapter_problems(settings))
     ok = not any(problem.severity == "error" for problem in problems)
     if json:
         emit({"ok": ok, "problems": [_row(problem) for problem in problems]})
@@ -140,6 +139,8 @@ _STYLE = {"error": "red", "warning": "yellow"}
 
 
 def _policy_facts(settings: Settings) -> tuple[PolicyFacts | None, list[Problem]]:
+    from hitl_stream.wiring import load_policy  # here: every verb needs the flags above, few need the roles
+
     if settings.policy is None:
         found = "no policy; give one with --policy FILE, HITL_POLICY or `policy` in hitl.toml"
         return None, [Problem("settings.policy", found, "policy", severity="warning")]
@@ -153,6 +154,18 @@ def _policy_facts(settings: Settings) -> tuple[PolicyFacts | None, list[Problem]
         return None, []  # a file that cannot be read: `settings.check` says so
 
 
+def _adapter_problems(settings: Settings) -> list[Problem]:
+    """Make the adapter as the executor would; where none is named, this host need not run one."""
+    from hitl_stream.adapters import load_adapter  # here: few verbs need one
+
+    if settings.adapter:
+        try:
+            load_adapter(settings.adapter, settings.adapter_options, lambda: 0)
+        except HitlError as error:
+            return [Problem("settings.adapter", str(error), "adapter")]
+    return []
+
+
 def _row(problem: Problem) -> dict[str, str]:
     return {
         "rule": problem.rule,
@@ -160,38 +173,3 @@ def _row(problem: Problem) -> dict[str, str]:
         "setting": problem.path,
         "message": problem.message,
     }
-
-
-def seal(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
-    """Make the keys that the router seals and samples with, where there are none yet; existing ones stay.
-
-    Parameters
-    ----------
-    json
-        One object on stdout: {keys_dir, keys: [{path, mode, made}]}.
-    """
-    settings = flags.load()
-    directory = settings.keys_dir
-    before = _key_files(directory)
-    try:
-        make_router_keys(settings)
-    except OSError as error:
-        raise SettingsError(
-            f"keys_dir: cannot write keys to {directory} ({error.strerror}); give this user a directory of its own"
-        ) from None
-    rows = [
-        {"path": str(path), "mode": f"{stat.S_IMODE(path.stat().st_mode):04o}", "made": path not in before}
-        for path in _key_files(directory)
-    ]
-    if json:
-        emit({"keys_dir": str(directory), "keys": rows})
-        return 0
-    for row in rows:
-        out.print(f"{'made' if row['made'] else 'kept'}  {row['path']}  {row['mode']}", markup=False, soft_wrap=True)
-    if any(row["made"] for row in rows):
-        out.print("Copy these files to every host that runs a router; nobody else may read them.", soft_wrap=True)
-    return 0
-
-
-def _key_files(directory: Path) -> list[Path]:
-    return sorted(path for name in ROUTER_KEYS for path in directory.glob(f"{name}-*"))
