@@ -770,3 +770,19 @@ def test_the_decoder_and_the_decision_agree_on_the_action() -> None:
     value = action_bytes()
     assert decode_bytes(bytes(decided(run(value)).action)) == decode_bytes(value)
     assert make_action() == decode_bytes(value).action  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("tenant", ["drill", "Drill", " drill"])
+def test_the_tenant_of_drills_is_refused_from_whoever_is_not_control(tenant: str) -> None:
+    end = closed(run(action_bytes(tenant=tenant)))
+
+    assert (end.end, end.why, end.reasons[0].rule) == ("refused", "identity", "identity.tenant")
+
+
+def test_control_may_propose_a_drill() -> None:
+    router = make_router()
+    router.settings.proposers["control"] = {DESK_KEY.key_id: DESK_KEY}  # type: ignore[index]
+    value = action_bytes(tenant="drill")
+
+    assert run(value, router, headers=via(value, DESK_KEY, "control")).topic == "hitl.execute"
+    assert run(value, router, headers=via(value, DESK_KEY, "desk")).topic == "hitl.closed"
