@@ -362,11 +362,17 @@ class Verifying(RuleBasedStateMachine):
         self.engaged: list[int] = []
         self.number = 0
 
-    @rule(picked=st.lists(st.tuples(campaigns, st.sampled_from(["1.30", "1.60"])), min_size=1, max_size=4))
-    def propose(self, picked: list[tuple[str | None, str]]) -> None:
+    @rule(
+        picked=st.lists(st.tuples(campaigns, st.sampled_from(["1.30", "1.30", "1.60"])), min_size=1, max_size=4),
+        route=st.sampled_from([True, True, True, False]),
+    )
+    def propose(self, picked: list[tuple[str | None, str]], route: bool) -> None:
         for campaign, after in picked:
             self.number += 1
-            self.whole.publish(bid(self.number, campaign, after))
+            proposed = iso(self.whole.now_ms - 100)
+            self.whole.publish(bid(self.number, campaign, after, proposed_at=proposed))
+        if route:
+            self.route()
 
     @rule(again=st.integers(0, 3))
     def publish_badly(self, again: int) -> None:
@@ -397,7 +403,15 @@ class Verifying(RuleBasedStateMachine):
     def crash(self) -> None:
         self.whole.open()
 
-    @rule(hows=st.lists(st.sampled_from(["executed", "executed", "failed", "unresolved", "stale"]), max_size=4))
+    @rule()
+    def calm(self) -> None:
+        """Release everything, and let what lies parked be decided."""
+        if self.engaged:
+            self.whole.release(*self.engaged)
+            self.engaged = []
+        self.whole.pass_()
+
+    @rule(hows=st.lists(st.sampled_from(["executed", "executed", "failed", "unresolved", "stale"]), max_size=6))
     def execute(self, hows: list[str]) -> None:
         self.whole.now_ms += 50
         for how in hows:
@@ -407,7 +421,7 @@ class Verifying(RuleBasedStateMachine):
     def settle(self, status: Status) -> None:
         self.whole.settle(status)
 
-    @rule(verdict=st.sampled_from(["approve", "reject"]))
+    @rule(verdict=st.sampled_from(["approve", "approve", "reject"]))
     def review(self, verdict: str) -> None:
         self.whole.now_ms += 1_000
         self.whole.review(verdict)

@@ -19,6 +19,7 @@ from typing import Protocol
 import orjson
 
 from hitl_stream.core.action import Action, Entity, entity_of
+from hitl_stream.core.control import DRILL
 from hitl_stream.core.events import End, Level, Mode, Outcome, Purpose, RouterTally, Why
 from hitl_stream.core.fields import ABSENT, NO_FACTS, FieldError
 from hitl_stream.core.history import recall
@@ -26,7 +27,7 @@ from hitl_stream.core.parking import keys_of
 from hitl_stream.core.policy.compile import LATENESS_MS, Compiled, CompiledClass
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.route import NO_VERDICTS, Route, route, unrouted
-from hitl_stream.core.switches import reasons_of, target_of
+from hitl_stream.core.switches import folded, reasons_of, target_of
 from hitl_stream.core.validators import Fault, Verdict, Verdicts
 from hitl_stream.core.window import Draft, IdBudget, Window
 from hitl_stream.lane.step import Header, Moment, Output, Record, Result, Step
@@ -61,6 +62,10 @@ EXECUTE, HOLD, REFUSE, RECOMMENDED = Outcome.EXECUTE, Outcome.HOLD, Outcome.REFU
 SWITCH = "switch."
 """What the rule of a reason begins with that a kill switch gives; its epoch follows."""
 NO_REASONS: tuple[Reason, ...] = ()
+CONTROL = "control"
+"""The role that may propose actions of the drills' tenant."""
+DRILL_TENANT = folded(DRILL[0].partition(":")[2])
+TENANTS_MAX = 10_000
 CLOSED_TYPE: Header = (TYPE_HEADER, records.CLOSED.encode())
 
 
@@ -124,6 +129,7 @@ class _Sender:
     headers: tuple[Header, ...] = ()
     forged: bool = False
     own: bool = False
+    role: str = ""
 
 
 _PUBLISHER = _Sender()
@@ -147,6 +153,8 @@ class Router(Step[RouterState]):
         self._seeded = topics.name("review.seeded")
         self._dlq = topics.name("dlq")
         decided = [*names.values(), self._recommendations, self._seeded]
+        self.reserved: dict[str, bool] = {}
+        """Tenant → whether it is the drills'."""
         self.held = topics.name("held")
         self.facts = topics.name("facts")
         self.parkers = {**settings.parkers, **settings.seal_keys}
@@ -484,7 +492,9 @@ class _Batch:
         keys = settings.seal_keys if read.role == "router" else settings.proposers.get(read.role, {})
         if not sealed(keys, topic, records.VIA, via + b"\0" + decoded.hash.encode(), seal):
             return _Sender(trace=trace, headers=kept, forged=True)
-        return _Sender(read.by, read.supersedes, trace, kept, own=read.role != "router" or read.by is not None)
+        return _Sender(
+            read.by, read.supersedes, trace, kept, own=read.role != "router" or read.by is not None, role=read.role
+        )
 
     def _stranger(self, topic: str, action: Action, tenant: str, sender: _Sender) -> Reason | None:
         """Say why this sender may not propose this action, or None."""
@@ -494,6 +504,8 @@ class _Batch:
             return Reason("identity.tenant", "no tenant", "a tenant", Outcome.REFUSE)
         if "/" in tenant:
             return Reason("identity.tenant", tenant, "a tenant without '/'", Outcome.REFUSE)
+        if self._reserved(tenant) and sender.role != CONTROL:
+            return Reason("identity.tenant", tenant, "a tenant that is not reserved for drills", Outcome.REFUSE)
         if "~" in action.action_id and not sender.own:
             return Reason("identity.action_id", action.action_id, "an id without '~'", Outcome.REFUSE)
         if not self._sources or sender.own:
@@ -506,6 +518,15 @@ class _Batch:
         if source.agents and action.agent.id not in source.agents:
             return Reason("identity.agent", action.agent.id, f"the agents of {topic}", Outcome.REFUSE)
         return None
+
+    def _reserved(self, tenant: str) -> bool:
+        """Say whether a tenant is the one of drills, however it is written."""
+        known = self.router.reserved.get(tenant)
+        if known is None:
+            known = folded(tenant) == DRILL_TENANT
+            if len(self.router.reserved) < TENANTS_MAX:
+                self.router.reserved[tenant] = known
+        return known
 
     def dead(self, index: int, record: Record, found: Undecodable) -> None:
         limit = TABLE["dlq"].bytes_max - 4_096

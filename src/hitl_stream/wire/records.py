@@ -239,10 +239,10 @@ class Via(Struct, frozen=True, kw_only=True):
 class Ack(Struct, frozen=True, kw_only=True):
     """What an instance says on `control.acks`, sealed: which commands it has applied, and what it still has open.
 
-    `n` rises, for an instance name also over restarts: an ack that is repeated later counts for nothing. `open_epoch` is
-    its oldest open transaction's, `calls_epoch` its oldest open platform call's. `partitions` are those that it has open,
-    `claims` those of which it has a transactional producer, or is about to start one; None: it does not say. `fence`: the
-    platform refuses its calls once its lease is over.
+    `n` rises, for an instance name also over restarts: an ack that is repeated later counts for nothing. `open_epoch`
+    is its oldest open transaction's, `calls_epoch` its oldest open platform call's. `partitions` are those that it has
+    open, `claims` those of which it has a transactional producer, or is about to start one; None: it does not say.
+    `fence`: the platform refuses its calls once its lease is over.
     """
 
     n: int
