@@ -66,6 +66,30 @@ def test_what_was_produced_is_consumed_in_order_with_its_key_and_headers(bootstr
     ]
 
 
+def test_what_is_committed_after_an_abort_is_read_from_wherever_one_starts(bootstrap: str, topics: Topics):
+    topic = topics({"t": 1})["t"]
+    tp = TopicPartition(topic, 0)
+
+    async def scenario():
+        async with producing(bootstrap, transactional_id=topic) as producer:
+            for value in (b"a", b"b", b"c", b"d"):
+                await producer.begin_transaction()
+                await producer.send_and_wait(topic, value, partition=0)
+                await (producer.abort_transaction() if value == b"b" else producer.commit_transaction())
+        found = []
+        for start in range(6):
+            async with consuming(bootstrap, isolation_level="read_committed") as consumer:
+                consumer.assign([tp])
+                consumer.seek(tp, start)
+                got: list[bytes] = []
+                while await consumer.position(tp) < 7:
+                    got += [r.value for r in (await consumer.getmany(tp, timeout_ms=200)).get(tp, [])]
+                found.append(b"".join(got))
+        return found
+
+    assert within(scenario()) == [b"acd", b"cd", b"cd", b"cd", b"cd", b"d"]
+
+
 def test_a_transaction_is_visible_once_committed_and_not_before(bootstrap: str, topics: Topics):
     topic = topics({"t": 1})["t"]
 

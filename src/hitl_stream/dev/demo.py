@@ -1,12 +1,13 @@
-"""`hitl demo`: a broker, a router and agents that never were, in one process tree; watched, drained, and counted.
+"""`hitl demo`: a broker, a router, control and agents that never were, in one process tree; watched, drained, counted.
 
 In this order, and taken down in the reverse:
 1. a directory of its own for state, keys and logs, and a guard that removes it should this process be killed;
-2. a broker (or somebody's Kafka, under a prefix that goes afterwards), topics, keys;
-3. the router as a child process; `demo.json`, so that `hitl` in a second terminal finds all this;
+2. a broker (or somebody's Kafka, under a prefix that goes afterwards), topics, keys, the first record of control;
+3. the router and the control role, a child process each, so that one can be killed alone; `demo.json`, so that `hitl`
+   in a second terminal finds all this;
 4. a reader of every topic, then the agents, until their time is up or a signal comes;
 5. silence: every action has its answer, or `DRAIN_SECONDS_MAX` are over;
-6. the router stops, and what the topics hold is verified.
+6. the router stops, then control, and what the topics hold is verified.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -37,16 +38,25 @@ from hitl_stream.core.errors import BrokenError, UnreachableError, UsageError
 from hitl_stream.core.ledger import Report as Ledger
 from hitl_stream.core.policy.compile import compile_policy
 from hitl_stream.dev.broker import BrokerChoice, Kind, _start_guard, find, free_ports, ready
+from hitl_stream.dev.platform import Platform
 from hitl_stream.dev.screen import Place, View, Watcher
 from hitl_stream.dev.simulator import Scenario, Simulation, Summary, drive
+from hitl_stream.dev.site import begin_trust
+from hitl_stream.dev.stops import Stops, following
 from hitl_stream.dev.tally import Tally
 from hitl_stream.lane import admin
 from hitl_stream.lane.verify import Verifying, verify
 from hitl_stream.wire import seal
 from hitl_stream.wire.policy_file import parse
-from hitl_stream.wire.topics import ROUTER_TOPICS, TopicSet
+from hitl_stream.wire.topics import CONTROL_TOPICS, EXECUTOR_TOPICS, ROUTER_TOPICS, TopicSet
 
 PARTITIONS = 4
+SECOND = "ben"
+"""Who confirms what `ana` asks for, such as a release."""
+ADAPTER = {"adapter": "hitl_stream.dev.platform:agreeing_adapter"}
+TOPICS = tuple(dict.fromkeys((*ROUTER_TOPICS, *CONTROL_TOPICS, *EXECUTOR_TOPICS)))
+COUNTED = (*(name for name in ROUTER_TOPICS if name != "facts"), "results")
+"""The topics whose records are counted: actions in, answers out, and what became of calls."""
 METRICS_PORT = 9464
 """The usual one if it is free: Prometheus as we configure it looks there."""
 KINDS: tuple[Kind, ...] = ("noida", "jar")
@@ -140,7 +150,7 @@ async def demo(plan: Plan, watcher: Watcher) -> Report:
 async def _run(
     plan: Plan, watcher: Watcher, home: Path, kind: str, bootstrap: str, topics: TopicSet, announce: _Announcement
 ) -> Report:
-    settings = _settings(home, bootstrap, topics)
+    settings = await _settings(home, bootstrap, topics)
     policy = parse(POLICY.read_text("utf-8"), "demo.yaml")
     tally = Tally(policy.policy.classes)
     metrics = f"http://127.0.0.1:{settings['metrics_port']}"
@@ -154,17 +164,24 @@ async def _run(
         plan.rate,
         plan.seconds,
     )
-    async with _router(settings, home) as router:
-        started = time.monotonic()
-        await _ready(router, metrics, home)
-        watcher.said(f"router     ready after {time.monotonic() - started:.1f} s, {place.metrics}")
+    started = time.monotonic()
+    ports = [{"metrics_port": port} for port in free_ports(2)]
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        ads = await enter(Platform(adopt=True))
+        router = await enter(_child("router", settings, home))
+        control = await enter(_child("control", settings | ports[0], home))
+        executor = await enter(_child("executor", settings | ports[1] | ADAPTER, home, base_url=ads.url))
+        children = (router, executor, control)
+        await _ready(children, metrics)
+        watcher.said(f"roles      ready after {time.monotonic() - started:.1f} s, {place.metrics}")
         announce.write(settings)
+        stops = await enter(following({"bootstrap_servers": bootstrap}, topics, settings["trust"]))
         with _stopping() as stop:
             async with _reading(bootstrap, topics, tally) as reader:
-                sent = await _watch(plan, watcher, place, tally, reader, router, home, stop)
-        code = await _end(router)
-    if code:
-        raise BrokenError(f"the router ended with exit code {code}\n{_log_end(home)}")
+                sent = await _watch(plan, watcher, place, tally, reader, children, stops, stop)
+        for child in children:
+            await _end(child)
     watcher.said("verifying  what the topics hold")
     window_ms = compile_policy(policy.policy, policy.digest, time.time_ns() // 1_000_000).reach.ids_ms
     what = Verifying(
@@ -186,18 +203,23 @@ async def _watch(
     place: Place,
     tally: Tally,
     reader: _Reader,
-    router: asyncio.subprocess.Process,
-    home: Path,
+    children: Sequence[_Child],
+    stops: Stops,
     stop: asyncio.Event,
 ) -> Summary:
     """Let the agents act, show it, then wait until everything is answered."""
     started = time.monotonic()
     tally.start(started)
+
+    def show(phase: str) -> None:
+        _still_there(children, reader)
+        now = time.monotonic()
+        watcher.shown(View(place, tally, tally.look(now), now - started, phase, stops.engaged, stops.silent))
+
     agents = asyncio.ensure_future(_agents(plan, place))
     try:
         while not agents.done() and not stop.is_set():
-            _still_there(router, reader, home)
-            watcher.shown(View(place, tally, tally.look(time.monotonic()), time.monotonic() - started, "running"))
+            show("running")
             await asyncio.wait((agents,), timeout=LOOK_SECONDS)
     finally:
         agents.cancel()
@@ -205,9 +227,8 @@ async def _watch(
             sent = await agents
     until = time.monotonic() + DRAIN_SECONDS_MAX
     # The end first: what is read while it is asked for may be an action that still waits.
-    while time.monotonic() < until and (not await reader.at_the_end() or tally.waiting):
-        _still_there(router, reader, home)
-        watcher.shown(View(place, tally, tally.look(time.monotonic()), time.monotonic() - started, "draining"))
+    while time.monotonic() < until and (not await reader.at_the_end() or tally.waiting or tally.running):
+        show("draining")
         await asyncio.sleep(LOOK_SECONDS)
     return sent
 
@@ -335,7 +356,7 @@ def _choose(wanted: Kind | None) -> BrokerChoice:
 async def _topics(bootstrap: str, topics: TopicSet, *, keep: bool) -> AsyncIterator[None]:
     """Make the topics; in somebody else's cluster, take them away afterwards."""
     client = {"bootstrap_servers": bootstrap}
-    await admin.apply(client, topics, ROUTER_TOPICS)
+    await admin.apply(client, topics, TOPICS)
     try:
         yield
     finally:
@@ -343,14 +364,16 @@ async def _topics(bootstrap: str, topics: TopicSet, *, keep: bool) -> AsyncItera
             remover = _Admin(**client)
             try:
                 await remover.start()
-                await remover.delete_topics([topics.name(name) for name in ROUTER_TOPICS])
+                await remover.delete_topics([topics.name(name) for name in TOPICS])
             finally:
                 await remover.close()
 
 
-def _settings(home: Path, bootstrap: str, topics: TopicSet) -> dict[str, Any]:
+async def _settings(home: Path, bootstrap: str, topics: TopicSet) -> dict[str, Any]:
     keys = home / "keys"
     seal.create_key(keys, "seal-router", "r1")
+    seal.create_key(keys, "seal-executor", "e1")
+    seal.create_key(keys, "seal-control", "c1")
     seal.create_key(keys, "sample", "s1")
     copy = home / "demo.yaml"
     copy.write_text(POLICY.read_text("utf-8"), "utf-8")
@@ -361,8 +384,18 @@ def _settings(home: Path, bootstrap: str, topics: TopicSet) -> dict[str, Any]:
         "policy": str(copy),
         "state_dir": str(home / "state"),
         "keys_dir": str(keys),
+        "trust": await _trust(bootstrap, topics, keys),
         "metrics_port": _free(METRICS_PORT),
     }
+
+
+async def _trust(bootstrap: str, topics: TopicSet, keys: Path) -> str:
+    """Begin the control log. The second person's key lies apart, so that `hitl kill` has one to sign with."""
+    trust = await begin_trust({"bootstrap_servers": bootstrap}, topics, keys)
+    apart = keys / SECOND
+    apart.mkdir(mode=0o700)
+    (keys / f"{SECOND}-1.jwk").rename(apart / f"{SECOND}-1.jwk")
+    return trust
 
 
 def _free(port: int) -> int:
@@ -374,30 +407,46 @@ def _free(port: int) -> int:
             return free_ports(1)[0]
 
 
-# --- 3. the router ----------------------------------------------------------------------------------------------------
+# --- 3. router and control --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A role in a process of its own, and where it logs."""
+
+    role: str
+    process: asyncio.subprocess.Process
+    log: Path
+
+    def failed(self, what: str) -> BrokenError:
+        """Return the error that says so, with the end of the log."""
+        return BrokenError(f"the {self.role} {what}\n{_log_end(self.log)}")
 
 
 @asynccontextmanager
-async def _router(settings: dict[str, Any], home: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _child(role: str, settings: dict[str, Any], home: Path, **adapter: str) -> AsyncIterator[_Child]:
     flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     # Nothing else may speak to it: neither HITL_ variables nor a hitl.toml where the demo was called.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HITL_")}
-    with (home / "router.log").open("wb") as log:
+    if adapter:
+        environ["HITL_ADAPTER_OPTIONS"] = orjson.dumps(adapter).decode()
+    path = home / f"{role}.log"
+    with path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "hitl_stream", "run", "router", *flags, "--log-format", "json"),
+            *(sys.executable, "-m", "hitl_stream", "run", role, *flags, "--log-format", "json"),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=home,
             env=environ,
-            start_new_session=True,  # Ctrl-C is for us: the router stops when everything is answered
+            start_new_session=True,  # Ctrl-C is for us: they stop when everything is answered
         )
     guard = _start_guard("")
     assert guard.stdin is not None
     guard.stdin.write(b"%d\n" % process.pid)
     guard.stdin.flush()
     try:
-        yield process
+        yield _Child(role, process, path)
     finally:
         if process.returncode is None:
             process.kill()
@@ -407,40 +456,45 @@ async def _router(settings: dict[str, Any], home: Path) -> AsyncIterator[asyncio
         guard.wait()
 
 
-async def _ready(router: asyncio.subprocess.Process, metrics: str, home: Path) -> None:
+async def _ready(children: Sequence[_Child], metrics: str) -> None:
+    """Wait until the router is, which it is not before control has given it a lease."""
     until = time.monotonic() + READY_SECONDS_MAX
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < until:
-            if router.returncode is not None:
-                raise BrokenError(f"the router did not start (exit {router.returncode})\n{_log_end(home)}")
+            for child in children:
+                if child.process.returncode is not None:
+                    raise child.failed(f"did not start (exit {child.process.returncode})")
             with suppress(aiohttp.ClientError, TimeoutError, OSError):
                 async with session.get(f"{metrics}/readyz", timeout=aiohttp.ClientTimeout(total=1)) as answer:
                     if answer.status == 200:
                         return
             await asyncio.sleep(LOOK_SECONDS)
-    raise BrokenError(f"the router was not ready within {READY_SECONDS_MAX:g} s\n{_log_end(home)}")
+    raise children[0].failed(f"was not ready within {READY_SECONDS_MAX:g} s")
 
 
-def _still_there(router: asyncio.subprocess.Process, reader: _Reader, home: Path) -> None:
-    if router.returncode is not None:
-        raise BrokenError(f"the router ended by itself (exit {router.returncode})\n{_log_end(home)}")
+def _still_there(children: Sequence[_Child], reader: _Reader) -> None:
+    for child in children:
+        if child.process.returncode is not None:
+            raise child.failed(f"ended by itself (exit {child.process.returncode})")
     if reader.task is not None and reader.task.done():
         reader.task.result()
 
 
-async def _end(router: asyncio.subprocess.Process) -> int:
+async def _end(child: _Child) -> None:
+    process = child.process
     with suppress(ProcessLookupError):
-        router.terminate()
+        process.terminate()
     try:
         async with asyncio.timeout(STOP_SECONDS_MAX):
-            return await router.wait()
+            code = await process.wait()
     except TimeoutError:
-        router.kill()
-        return await router.wait()
+        process.kill()
+        code = await process.wait()
+    if code:
+        raise child.failed(f"ended with exit code {code}")
 
 
-def _log_end(home: Path) -> str:
-    path = home / "router.log"
+def _log_end(path: Path) -> str:
     try:
         lines = path.read_text("utf-8", "replace").splitlines()[-LOG_LINES_SHOWN:]
     except OSError:
@@ -457,7 +511,7 @@ class _Reader:
     def __init__(self, consumer: Any, topics: TopicSet, tally: Tally) -> None:
         self.consumer = consumer
         self.tally = tally
-        self.names = {topics.name(name): name for name in ROUTER_TOPICS}
+        self.names = {topics.name(name): name for name in COUNTED}
         self.parts = [TopicPartition(topic, n) for topic in self.names for n in range(topics.partitions)]
         self.task: asyncio.Task[None] | None = None
         self._counting = asyncio.Lock()
@@ -529,7 +583,7 @@ def _stopping() -> Iterator[asyncio.Event]:
 def _judged(found: Ledger, tally: Tally) -> str:
     """Say "ok", or what is wrong: with the topics, or between them and the screen."""
     wrong = [f"{one.invariant}: {one.what} ({', '.join(one.places)})" for one in found.violations[:3]]
-    if pending := found.counts["pending"]:
+    if pending := found.counts["pending.unanswered"]:
         wrong.append(f"{pending} actions have no answer")
     if found.conservation != CONSERVED:
         wrong.append(found.conservation)

@@ -672,6 +672,23 @@ def claiming_adapter(now_ms: Clock, **options: Option) -> ClaimingAdapter:
     return ClaimingAdapter(http_options(options), now_ms)
 
 
+class AgreeingAdapter(ClaimingAdapter):
+    """Says of every change that the platform stands where the agent says.
+
+    For `hitl demo`: its agents are simulated and are not told which of their actions ran, so before long nothing that
+    they say of the present would be true, and all they propose would be stale.
+    """
+
+    async def present(self, change: Change, action: Action) -> Value | None:
+        """Answer the agent's claim."""
+        return change.before
+
+
+def agreeing_adapter(now_ms: Clock, **options: Option) -> AgreeingAdapter:
+    """Make it from `adapter_options`, those of `http`."""
+    return AgreeingAdapter(http_options(options), now_ms)
+
+
 # --- a process of its own ---------------------------------------------------------------------------------------------
 
 

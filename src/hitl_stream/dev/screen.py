@@ -15,6 +15,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from hitl_stream.core.escape import escaped
+from hitl_stream.dev.stops import Stop
 from hitl_stream.dev.tally import DEAD, NOTICES_MAX, OUTCOMES, RECOMMEND, Numbers, Tally
 
 LINE_SECONDS = 5.0
@@ -24,8 +26,8 @@ NOTICES_AT_FIRST = 3
 REFRESH_SECONDS = 0.5
 WIDTH_MAX = 110
 """Wider lines are harder to read."""
-HEIGHT_FIXED = 8
-"""Lines of the screen beside classes and notices: title, three rules, the table's head and total, two commands."""
+HEIGHT_FIXED = 9
+"""Lines beside classes and notices: title, switches, three rules, the table's head and total, two commands."""
 NOTICES_MIN = 3
 STYLES: Mapping[str, str] = {
     "EXECUTE": "green",
@@ -60,6 +62,8 @@ class View(Struct, frozen=True):
     numbers: Numbers
     elapsed_s: float
     phase: str
+    stops: tuple[Stop, ...] = ()
+    silent: bool = False
 
 
 class Watcher(Protocol):
@@ -142,6 +146,7 @@ def line(view: View) -> str:
     return (
         f"{clock(view.elapsed_s)}  in {tally.arrived:,} ({numbers.in_per_s:,.0f}/s)  "
         f"out {tally.answered:,} ({numbers.out_per_s:,.0f}/s)  waiting {tally.waiting:,}  "
+        f"executed {tally.results['executed']:,}  parked {tally.parked:,}  "
         f"p50 {_ms(numbers.p50_ms)}  p99 {_ms(numbers.p99_ms)}  {counts}  dead {tally.dead.total():,}"
     )
 
@@ -156,7 +161,7 @@ def screen(view: View, width: int, height: int) -> RenderableType:
     body.add_column(ratio=1)
     body.add_column(width=FIGURES_WIDTH)
     body.add_row(answers(view.tally, rows_max), _figures(view, min(classes, rows_max) + 2))
-    parts: list[RenderableType] = [_title(view), _rule("every action gets exactly one answer"), body]
+    parts: list[RenderableType] = [_title(view), _stops(view), _rule("every action gets exactly one answer"), body]
     if notices:
         parts += [_rule("some that did not simply run, newest first"), _notices(view.tally, notices)]
     parts += [_rule("in a second terminal"), _commands(view)]
@@ -174,6 +179,19 @@ def _title(view: View) -> RenderableType:
     what = Text.assemble(("hitl demo", "bold"), ": agents propose; the router runs it, asks a person, or refuses")
     grid.add_row(what, f"{view.phase}  {clock(view.elapsed_s)} of {clock(place.seconds)}")
     return grid
+
+
+def _stops(view: View) -> RenderableType:
+    """Say which switches are engaged, the newest first."""
+    if view.silent:
+        return Text("control is not heard: nothing leaves routers and executors", style="bold red")
+    if not view.stops:
+        return Text("no kill switch is engaged", style="dim")
+    newest, more = view.stops[-1], len(view.stops) - 1
+    proved = "not proved yet" if newest.after_ms is None else f"EFFECTIVE after {newest.after_ms:,} ms"
+    others = f"; and {more} more: hitl switches" if more else ""
+    text = f"switch {newest.epoch}: {newest.mode} on {escaped(newest.scope)}, {proved}{others}"
+    return Text(text, style="bold red" if newest.after_ms is None else "bold blue", no_wrap=True, overflow="ellipsis")
 
 
 def _rule(text: str) -> Rule:
@@ -219,6 +237,9 @@ def _figures(view: View, most: int) -> Table:
         ("answer p50", _ms(numbers.p50_ms)),
         ("answer p99", _ms(numbers.p99_ms)),
         (),
+        ("executed", f"{tally.results['executed']:,}"),
+        ("parked", Text(f"{tally.parked:,}", style=STYLES["HOLD"] if tally.parked else "")),
+        (),
         ("sent home", f"{tally.moved:,}"),
         ("audit copies", f"{tally.audit:,}"),
         ("unreadable", Text(f"{dead:,}", style=STYLES[DEAD] if dead else "")),
@@ -255,7 +276,7 @@ def _commands(view: View) -> RenderableType:
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
-    grid.add_row(explain, "hitl publish FILE.jsonl")
+    grid.add_row(explain, "hitl kill --scope agent:bidder-1   hitl switches --watch")
     grid.add_row(f"kcat -P -b {place.bootstrap} -t {place.actions} -l FILE.jsonl", f"curl {place.metrics}")
     return grid
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from hitl_stream.logs import escaped
+from hitl_stream.core.escape import escaped
 from hitl_stream.wire.records import ERROR_HEADER, VIA_HEADER, WHY_HEADER, header
 
 RECOMMEND = "RECOMMEND"
@@ -64,19 +64,31 @@ class _Row(Struct):
     counts: bool = True
 
 
+class _Parked(Struct):
+    by: str
+
+
 class _Answer(Struct):
     tenant: str
     action_id: str
     type: str
     outcome: str
     entity: _Place
+    id: str = ""
     purpose: str = "decide"
     reasons: tuple[_Row, ...] = ()
     why: str | None = None
+    parked: _Parked | None = None
     action: _Proposal | None = None
 
 
+class _Result(Struct):
+    id: str
+    status: str
+
+
 _decode = msgspec.json.Decoder(_Answer).decode
+_decode_result = msgspec.json.Decoder(_Result).decode
 
 
 class Notice(Struct, frozen=True):
@@ -134,6 +146,18 @@ class Tally:
         self.answers: Counter[tuple[str, str]] = Counter()
         self.dead: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
+        self.results: Counter[str] = Counter()
+        """What became of platform calls: executed, failed, unresolved."""
+        self.ended: Counter[str] = Counter()
+        """Why actions ended after the router had let them through, or after they had been parked."""
+        self.resumed = 0
+        """Parked actions that were decided again."""
+        self._origins: set[str] = set()
+        """Actions that have their answer; what comes later of one of them is what became of it."""
+        self._running: set[str] = set()
+        self._early: set[str] = set()
+        """Results that were seen before the decision that they belong to: topics are read side by side."""
+        self._parked: set[str] = set()
         self.latency = Latency()
         self.notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
         self.example = ""
@@ -152,6 +176,16 @@ class Tally:
     def waiting(self) -> int:
         """Return how many were seen in and not yet out."""
         return max(0, self.arrived - self.answered)
+
+    @property
+    def running(self) -> int:
+        """Return how many may run and have no result yet."""
+        return len(self._running)
+
+    @property
+    def parked(self) -> int:
+        """Return how many lie parked now."""
+        return len(self._parked)
 
     def of_outcome(self) -> dict[str, int]:
         """Return the answers by outcome, all of them present."""
@@ -175,6 +209,11 @@ class Tally:
         elif topic == "dlq":
             for record in records:
                 self._dead(record)
+        elif topic == "results":
+            for record in records:
+                result = _decode_result(record.value or b"")
+                self.results[result.status] += 1
+                self._ran(result.id)
         else:
             for record in records:
                 self._answer(topic, _decode(record.value or b""), now_ms)
@@ -219,6 +258,14 @@ class Tally:
         if answer.purpose != "decide":
             self.audit += 1
             return
+        origin = _origin(answer.id)
+        first = origin not in self._origins
+        self._stands(topic, answer.id, origin, first)
+        if not first:
+            self._again(topic, answer)
+            return
+        if origin:
+            self._origins.add(origin)
         name = answer.type if answer.type in self.classes else OTHER
         outcome = RECOMMEND if topic == "recommendations" else answer.outcome
         self.answers[name, outcome] += 1
@@ -230,6 +277,32 @@ class Tally:
             self._recent.append(ms)
         if answer.reasons or outcome != "EXECUTE":
             self._remark(name, outcome, answer)
+
+    def _stands(self, topic: str, id_: str, origin: str, first: bool) -> None:
+        """Note where an action is now."""
+        if topic == "held":
+            self._parked.add(origin)
+        elif not first:
+            self._parked.discard(origin)
+        if topic != "execute":
+            self._running.discard(id_)
+        elif id_ in self._early:
+            self._early.discard(id_)
+        else:
+            self._running.add(id_)
+
+    def _ran(self, id_: str) -> None:
+        if id_ in self._running:
+            self._running.discard(id_)
+        else:
+            self._early.add(id_)
+
+    def _again(self, topic: str, answer: _Answer) -> None:
+        """Count what became of an action that had an answer before."""
+        if topic == "closed":
+            self.ended[answer.why or "?"] += 1
+        elif topic != "held":
+            self.resumed += 1
 
     def _remark(self, name: str, outcome: str, answer: _Answer) -> None:
         rows = sorted(answer.reasons, key=lambda row: (not row.counts, -STRICTNESS.get(row.outcome, 0)))
@@ -248,6 +321,10 @@ class Tally:
     def _propose(self, kind: tuple[str, str], notice: Notice) -> None:
         if len(self._candidates) < CANDIDATES_MAX or kind in self._candidates:
             self._candidates[kind] = notice
+
+
+def _origin(id_: str) -> str:
+    return id_.rpartition("#")[0]
 
 
 def _milliseconds(text: str) -> int:
@@ -299,6 +376,8 @@ _WORDS: Mapping[str, str] = {
     "admission.duplicate": "duplicate: {saw}, same bytes",
     "admission.conflict": "same id again, {saw}",
     "window.full": "{saw}",
+    "parked.behind": "waits behind {saw}, which is parked",
+    "held.expired": "its time ended while it was parked",
     "missing.evidence": "no evidence given",
     "missing.confidence": "no confidence given",
 }
@@ -314,6 +393,8 @@ def in_words(rule: str, saw: str, limit: str | None) -> str:
         return _WORDS[rule].format(saw=_short(saw), limit=_short(limit or ""))
     head, _, name = rule.partition(".")
     match head:
+        case "switch":
+            return f"switch {name}: {saw} on {limit}"
         case "missing":
             return f"{name} is missing"
         case "flag":

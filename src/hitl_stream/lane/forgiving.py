@@ -14,6 +14,8 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
+from hitl_stream.lane import aborted as _aborted  # noqa: F401  for what it does to aiokafka, wherever this is imported
+
 _LENGTH_AT = 8
 _LENGTH_ENDS = 12
 """A batch begins with its first offset (8 bytes) and the length of what follows (4 bytes)."""
@@ -78,6 +80,11 @@ class ForgivingRecords:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._strict, name)
+
+    @property
+    def content(self) -> bytes:
+        """Return the bytes as they were fetched."""
+        return bytes(self._bytes)
 
     def next_batch(self) -> _Batch | None:
         """Return the next batch, or None behind the last."""
