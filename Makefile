@@ -15,10 +15,10 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kafka test lint demo bench faults behaviours requirements
+.PHONY: help venv kafka test lint demo bench bench-kill faults behaviours requirements
 
 help:  ## show this
-	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 venv: $(STAMP)  ## create .venv with everything the other targets need
 
@@ -54,6 +54,9 @@ demo: $(STAMP)  ## run everything on this machine for DEMO_SECONDS (60)
 
 bench: $(STAMP) kafka  ## measure throughput and latency: make bench BENCH_ARGS=--write keeps the table
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+bench-kill: $(STAMP) kafka  ## measure how long a kill switch takes: make bench-kill BENCH_ARGS=--write keeps the table
+	$(BIN)/python benchmarks/kill.py $(BENCH_ARGS)
 
 faults: $(STAMP) kafka  ## break things on purpose, the long dose; writes docs/results/faults.md
 	$(BIN)/python -m pytest tests/faults tests/kafka/test_restart.py --dose=full --results -s $(PYTEST_ARGS)

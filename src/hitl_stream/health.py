@@ -81,6 +81,14 @@ class Health(Service):
         if self.runner is not None:
             await self.runner.cleanup()
 
+    def absorb(self, other: Health) -> None:
+        """Answer for another one of this process, too, which then does not listen itself."""
+        role = other.version.get("role", "other")
+        for name, check in other.checks.items():
+            self.checks[f"{name} ({role})" if name in self.checks else name] = check
+        self.version = {**other.version, **self.version}
+        self.metrics.ready.set_function(lambda: float(not any(self.missing().values())))
+
     def missing(self) -> dict[str, str]:
         """Ask every check; a check that raises is not passed."""
         return {name: _ask(check) for name, check in self.checks.items()}

@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from hitl_stream.core.events import Abort, ErrorClass, RouterTally, Why
+from hitl_stream.core.events import Abort, After, ErrorClass, ExecutorTally, RouterTally, SentBackWhy, Status, Why
 
 ROLES = ("router", "desk", "executor", "control", "monitor", "console")
 CLASSES_MAX = 200
@@ -32,6 +32,10 @@ BATCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 AGE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 """Dense around the targets (p50 20 ms, p99 150 and 500 ms), then the admission windows up to an hour of backlog."""
 BATCH_RECORDS = (1, 4, 16, 64, 250, 500, 1000, 2000, 4000, 8000)
+EFFECT_SECONDS = (0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 5, 10, 30, 60)
+"""Around the targets: 1 s, 2.5 with one instance cut off or paused; alarms at 2 and 3."""
+CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Up to the limit of a call."""
 OPENING_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -165,6 +169,14 @@ class Metrics:
         self.lag_records = gauge("hitl_lag_records", "Committed inputs not yet decided.", "role", "partition")
         self.lag_seconds = gauge("hitl_lag_seconds", "How long the oldest of them waits.", "role", "partition")
         self.window_ids = gauge("hitl_window_ids", "Ids remembered against duplicates.", "role", "partition")
+        self.lease_age = gauge(
+            "hitl_control_lease_age_seconds",
+            "Time since the ack was sent that the lease rests on; 2 is the end.",
+            "role",
+        )
+        self.control_rejected = counter(
+            "hitl_control_rejected", "Records on the control topics that count for nothing.", "reason"
+        )
         self.window_ids_max = gauge("hitl_window_ids_max", "How many ids this process may remember.")
         self.window_ids_max.set(window_ids_max)
         self.progress = gauge(
@@ -272,6 +284,142 @@ class LaneMetrics:
     def _show_partitions(self) -> None:
         self.metrics.opening.labels(self.role).set(len(self._opening))
         self.metrics.open.labels(self.role).set(len(self._open))
+
+
+class ControlMetrics:
+    """A `roles.control.ControlObserver` that counts for Prometheus."""
+
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        self.metrics = m = metrics or Metrics()
+        switch = ("mode", "scope_kind")
+        registry = m.registry
+        self._beats = Counter("hitl_control_heartbeats", "Heartbeats that were delivered.", registry=registry)
+        self._engaged = Gauge("hitl_kill_engaged", "Switches engaged now.", switch, registry=registry)
+        self._changed = Gauge(
+            "hitl_kill_changed_timestamp_seconds", "When a switch was last engaged or released.", switch,
+            registry=registry,
+        )  # fmt: skip
+        self._effect = BulkHistogram(
+            "hitl_kill_time_to_effect_seconds", "From the append of a command to EFFECTIVE.", switch, EFFECT_SECONDS,
+            registry,
+        )  # fmt: skip
+        self._unacked = Gauge(
+            "hitl_kill_unacked_instances", "Instances that stand in the way of an engagement.", registry=registry
+        )
+        self._contained = Gauge(
+            "hitl_control_contained_calls", "Open calls of executors that do not answer.", registry=registry
+        )
+        self._fences = Counter(
+            "hitl_control_fences",
+            "Transactional ids fenced since somebody did not answer.",
+            ("role",),
+            registry=registry,
+        )
+        self._tripped = Counter("hitl_tripwire", "Tripwires that tripped.", ("wire", "action"), registry=registry)
+        self._shown: set[tuple[str, str]] = set()
+
+    def beat(self) -> None:
+        """Count a delivered heartbeat."""
+        self._beats.inc()
+
+    def rejected(self, why: str) -> None:
+        """Count a record that counts for nothing."""
+        self.metrics.control_rejected.labels(why).inc()
+
+    def engaged(self, now: Mapping[tuple[str, str], int]) -> None:
+        """Show how many switches are engaged; a kind that there was stays, at 0."""
+        self._shown.update(now)
+        for mode, scope_kind in self._shown:
+            self._engaged.labels(mode, scope_kind).set(now.get((mode, scope_kind), 0))
+
+    def changed(self, mode: str, scope_kind: str, at_s: float) -> None:
+        """Note when a switch was engaged or released."""
+        self._changed.labels(mode, scope_kind).set(at_s)
+
+    def effective(self, mode: str, scope_kind: str, seconds: float) -> None:
+        """Count how long one took."""
+        self._effect.child(mode, scope_kind).observe(seconds)
+
+    def unacknowledged(self, instances: int, contained_calls: int) -> None:
+        """Show who stands in the way."""
+        self._unacked.set(instances)
+        self._contained.set(contained_calls)
+
+    def fenced(self, role: str) -> None:
+        """Count one fenced id."""
+        self._fences.labels(role).inc()
+
+    def tripped(self, wire: str, action: str) -> None:
+        """Count a tripwire that has tripped; `action` is observe or engage."""
+        self._tripped.labels(wire, action).inc()
+
+
+class ExecutorMetrics(LaneMetrics):
+    """Counts for Prometheus what an executor's lane tells, and the executor itself (`roles.executor`)."""
+
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        super().__init__("executor", metrics)
+        registry = self.metrics.registry
+        self._execute = Counter(
+            "hitl_execute", "Execute records with a result; unresolved: nobody could find out.", ("class", "status"),
+            registry=registry,
+        )  # fmt: skip
+        self._seconds = BulkHistogram(
+            "hitl_execute_seconds", "From the beginning of a platform call to its answer.", (), CALL_SECONDS, registry
+        ).child()
+        self.in_flight = Gauge("hitl_executor_calls_in_flight", "Platform calls open now.", registry=registry)
+        self._unknown = Counter(
+            "hitl_executor_unknown", "Calls of which nobody knew what became of them, for a while.", registry=registry
+        )
+        self._unresolved = Counter("hitl_executor_unresolved", "Calls of which nobody ever will.", registry=registry)
+        sent_back = Counter(
+            "hitl_executor_sent_back", "Decisions written to held, to be made again.", ("why",), registry=registry
+        )
+        self._sent_back = {why.value: sent_back.labels(why.value) for why in SentBackWhy}
+        self._repeated = Counter("hitl_executor_repeated", "Execute records that were done already.", registry=registry)
+        offending = Counter(
+            "hitl_kill_offending", "Platform calls that began after a switch over them, by after which moment of it.",
+            ("after",), registry=registry,
+        )  # fmt: skip
+        self._offending = offending.labels(After.APPEND.value)
+        self._results: dict[tuple[str, str], Counter] = {}
+
+    def committed(
+        self, partition: int, records: int, decide_s: float, commit_s: float, ages_ms: Sequence[int], tally: Any
+    ) -> None:
+        """Count a commit of ends."""
+        super().committed(partition, records, decide_s, commit_s, ages_ms, tally)
+        if isinstance(tally, ExecutorTally):
+            self._carried_out(tally)
+
+    def unknown(self) -> None:
+        """Count a call of which nobody knows what became of it."""
+        self._unknown.inc()
+
+    def offending(self, calls: int) -> None:
+        """Count calls that began after the append of a switch over them."""
+        self._offending.inc(calls)
+
+    def _carried_out(self, tally: ExecutorTally) -> None:
+        for (name, status), n in tally.results.items():
+            self._result(name, status).inc(n)
+            if status == Status.UNRESOLVED:
+                self._unresolved.inc(n)
+        for why, n in tally.sent_back.items():
+            self._sent_back[why].inc(n)
+        self._closed.add(tally.closed)
+        self._dead.add(tally.dead)
+        self._repeated.inc(tally.repeated)
+        self._seconds.observe_many(tally.seconds)
+
+    def _result(self, name: str, status: str) -> Counter:
+        known = self._results.get((name, status))
+        if known is None:
+            names = {label for label, _ in self._results}
+            if name not in names and len(names) >= CLASSES_MAX:
+                return self._execute.labels(OTHER, status)
+            known = self._results[name, status] = self._execute.labels(name, status)
+        return known
 
 
 class _Closed(dict[str, Counter]):

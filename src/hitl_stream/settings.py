@@ -49,6 +49,7 @@ from hitl_stream.wire.topics import TABLE, TopicSet
 if TYPE_CHECKING:
     # Only a name in a signature; building these models would cost each `hitl kill` a tenth of a second.
     from hitl_stream.core.policy.model import Policy
+from hitl_stream.core.tripwires import WIRES
 
 PREFIX = "HITL_"
 FILE_NAME = "hitl.toml"
@@ -213,6 +214,15 @@ def _under_state(name: str) -> Callable[[dict[str, Any]], Any]:
     return lambda so_far: so_far.get("state_dir", STATE_DIR) / name
 
 
+def _wire(name: str) -> str:
+    if name not in WIRES:
+        raise ValueError(f"{name!r} is no tripwire; there are {', '.join(WIRES)}")
+    return name
+
+
+Wire = Annotated[str, AfterValidator(_wire)]
+
+
 class Settings(BaseSettings):
     """Every setting, by the name it has in `hitl.toml`. Raises SettingsError where a value cannot be used."""
 
@@ -258,12 +268,16 @@ class Settings(BaseSettings):
     """The console's view: path of an SQLite file, or a Postgres DSN."""
     people: Place = Field(default_factory=_under_state("people.db"), repr=False)
     """Accounts, the same."""
+    tripwires: dict[Wire, Literal["off", "observe", "engage"]] = Field({})
+    """What a tripwire does: {wire: observe} logs and counts, the default; engage stops the agent; off."""
     window_ids_max: Annotated[int, Field(ge=1_000)] = 1_000_000
     """How many ids a process remembers against duplicates; 195 MB a million."""
     batch_records_max: Annotated[int, Field(ge=1, le=100_000)] = 4_000
     """How many records are decided in one go."""
     calls_max: Annotated[int, Field(ge=1, le=10_000)] = 64
     """How many calls to the platform an executor has open at once."""
+    call_s_max: Annotated[float, Field(gt=0, le=30)] = 10.0
+    """How long a call may go without an answer; then the platform is asked what became of it."""
     expected_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Actions a second over all agents, for `hitl config check`."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -290,6 +304,15 @@ class Settings(BaseSettings):
             _Demo(settings_cls),
         )
         return (*layers, _Origins(settings_cls, layers))
+
+    @model_validator(mode="after")
+    def _stops_nobody_unnamed(self) -> Self:
+        if self.tripwires.get("mismatch") == "engage":
+            raise ValueError(
+                "tripwires: mismatch cannot engage, since it names no publisher, and a tripwire stops nothing wider; "
+                "write observe"
+            )
+        return self
 
     @model_validator(mode="wrap")
     @classmethod

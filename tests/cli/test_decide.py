@@ -26,7 +26,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.Ca
     """Run the verb in an empty directory, through the entry point's own handling of errors."""
     entry = importlib.import_module("hitl_stream.cli.main")
 
-    def build() -> App:
+    def build(only: str = "") -> App:
         app = App(name="hitl")
         verb.register(app)
         return app

@@ -147,6 +147,68 @@ def test_a_story_reads_from_top_to_bottom():
     ]
 
 
+PARKED = {"by": "executor", "epoch": 5, "switches": [4]}
+STORY = (
+    Entry(0, "hitl.execute/0/0", "execute", {"outcome": "EXECUTE", "attempt": 0}),
+    Entry(1, "hitl.control/0/4", "control", {
+        "typ": "engage", "switch": 4, "mode": "HALT", "scope": ["campaign:c"], "by": "ana", "reason": "wrong page",
+        "source": "person",
+    }),
+    Entry(2, "hitl.held/0/0", "held", {"outcome": "EXECUTE", "attempt": 0, "parked": PARKED}),
+    Entry(3, "hitl.held/0/1", "held", {"outcome": "EXECUTE", "attempt": 0, "parked": {**PARKED, "switches": []}}),
+    Entry(4, "hitl.control/0/6", "control", {
+        "typ": "release", "switch": 4, "by": "ben", "asked_by": "ana", "asked": "then", "reason": "mended",
+    }),
+    Entry(5, "hitl.execute/0/1", "execute", {"outcome": "EXECUTE", "attempt": 1, "routed": {}, "by": ["cora"]}),
+    Entry(6, "hitl.results/0/0", "results", {
+        "status": "failed", "present": {"/changes/0": "1.20"}, "called": "noon", "answered": "later",
+        "platform": {"code": 400, "ref": None, "text": "no such bid"},
+    }),
+    Entry(7, "hitl.escalation/0/0", "escalation", {
+        "purpose": "exception", "exception": {"type": "platform", "text": "failed: no such bid"},
+    }),
+)  # fmt: skip
+
+
+def test_a_story_tells_what_held_an_action_and_what_came_of_it():
+    zero = "1970-01-01T00:00:00.00"
+    assert [line for line, _ in render(Story("acme", "a", STORY, untold="no trust"))] == [
+        "acme/a",
+        f"{zero}0Z  to execute   hitl.execute/0/0",
+        "    EXECUTE",
+        f"{zero}1Z  engaged      hitl.control/0/4",
+        "    switch 4: HALT for campaign:c by ana: wrong page",
+        f"{zero}2Z  sent back    hitl.held/0/0",
+        "    EXECUTE",
+        "    parked by the executor at epoch 5, under switch 4",
+        f"{zero}3Z  parked again hitl.held/0/1",
+        "    EXECUTE",
+        "    parked by the executor at epoch 5, to be decided again",
+        f"{zero}4Z  released     hitl.control/0/6",
+        "    switch 4 by ben, asked for by ana at then: mended",
+        f"{zero}5Z  approved     hitl.execute/0/1",
+        "    EXECUTE, attempt 1",
+        "    by: ['cora']",
+        f"{zero}6Z  failed       hitl.results/0/0",
+        "    failed",
+        "    stood there before: /changes/0 1.20",
+        "    called noon, answered later, platform: code 400, text no such bid",
+        f"{zero}7Z  question     hitl.escalation/0/0",
+        "    about the platform: failed: no such bid",
+        "note: switches are only named: no trust",
+    ]
+
+
+@pytest.mark.parametrize("odd", [7, "x", ["x"], {"x": [1]}, None, True])
+def test_a_record_of_any_shape_can_be_told(odd: object):
+    names = ("parked", "attempt", "reasons", "approvals", "present", "platform", "exception", "status", "by", "via")
+    for what in ("execute", "held", "results", "escalation"):
+        story = Story("acme", "a", (Entry(0, "p", what, dict.fromkeys(names, odd)),))
+        assert len([*render(story)]) >= 2
+        parked = Story("acme", "a", (Entry(0, "p", what, {"parked": {"by": odd, "switches": odd}}),))
+        assert len([*render(parked)]) >= 2
+
+
 def test_a_story_that_was_not_found_names_the_nearest():
     assert [line for line, _ in render(Story("acme", "a", (), ("acme/b",)))] == [
         "acme/a was not found",

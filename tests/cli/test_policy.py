@@ -29,7 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Run a verb in a directory that holds only the example policy, through the entry point's handling of errors."""
     entry = importlib.import_module("hitl_stream.cli.main")
 
-    def build() -> App:
+    def build(only: str = "") -> App:
         app = App(name="hitl")
         verbs.register(app)
         return app

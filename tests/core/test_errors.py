@@ -16,6 +16,7 @@ from hitl_stream.core.errors import HitlError, PolicyError, Problem
         ("PolicyError", 2, "UsageError"),
         ("SettingsError", 2, "UsageError"),
         ("UnreachableError", 4, "HitlError"),
+        ("UnknownOutcomeError", 4, "UnreachableError"),
         ("RefusedError", 5, "HitlError"),
         ("BrokenError", 6, "HitlError"),
     ],
@@ -30,7 +31,7 @@ def test_each_error_has_the_exit_code_of_the_tree_in_the_docstring(name: str, co
 def test_every_exception_of_the_module_is_in_the_tree() -> None:
     raised = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
     assert all(issubclass(each, HitlError) for each in raised)
-    assert len(raised) == 7
+    assert len(raised) == 8
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hitl_stream.core.events import Outcome
+from hitl_stream.core.action import Action, entity_of
+from hitl_stream.core.events import Mode, Outcome
+from hitl_stream.core.history import recall
 from hitl_stream.core.policy.model import Policy
-from hitl_stream.core.route import Route
-from support.make import change, decide, gate, make_action, make_policy
+from hitl_stream.core.reasons import Reason
+from hitl_stream.core.route import Route, route
+from hitl_stream.core.switches import OUTCOMES, Switch, Switches, reasons_of, target_of
+from support.make import NOW_MS, change, compiled, decide, gate, make_action, make_policy, make_window
 
 KINDS = (
     "bid.adjust",
@@ -97,7 +101,7 @@ def built(rules: list[dict[str, Any]], gates: dict[str, Any], **parts: Any) -> P
 def assert_not_looser(before: Route, after: Route) -> None:
     assert after.outcome >= before.outcome
     assert set(before.reasons) <= set(after.reasons)
-    if after.outcome < Outcome.REFUSE:
+    if after.outcome < Outcome.HOLD:
         kept = {each.queue: each for each in after.approvals}
         assert all(kept[each.queue].people >= each.people for each in before.approvals)
 
@@ -216,8 +220,8 @@ def test_the_outcome_is_the_strictest_counting_reason_and_the_approvals_are_a_un
     counts = [each for each in found.reasons if each.counts]
     assert found.outcome is max((each.outcome for each in counts), default=Outcome.EXECUTE)
     asked = {each.queue for each in counts if each.queue is not None}
-    assert {each.queue for each in found.approvals} == (asked if found.outcome < Outcome.REFUSE else set())
-    assert found.outcome in (Outcome.EXECUTE, Outcome.REFUSE) or found.approvals
+    assert {each.queue for each in found.approvals} == (asked if found.outcome < Outcome.HOLD else set())
+    assert found.outcome in (Outcome.EXECUTE, Outcome.HOLD, Outcome.REFUSE) or found.approvals
 
 
 @pytest.mark.behaviour("E3", "A2")
@@ -228,3 +232,92 @@ def test_client_content_never_runs_without_a_person(
 ) -> None:
     found = decide(make_action(**{**parts, "type": "post.publish"}), built(rules, gates), verdicts=verdicts)
     assert found.outcome >= Outcome.REVIEW
+
+
+# --- kill switches, and what lies beside the policy -------------------------------------------------------------------
+
+SCOPES = st.lists(
+    st.sampled_from([
+        "tenant:acme", "tenant:other", "account:acc-17", "campaign:cmp-204", "campaign:cmp-1", "agent:bidder-7",
+        "agent-version:bidder-7@1", "type:bid.adjust", "type:post.own", "destination:meta", "global:*", "brand:x",
+    ]),
+    max_size=3,
+).map(tuple)  # fmt: skip
+ENGAGED = st.lists(st.tuples(SCOPES, st.sampled_from(list(Mode))), max_size=5)
+BESIDE = st.lists(
+    st.builds(
+        lambda rule, outcome, queue, counts: Reason(
+            rule, "x", None, outcome, queue if outcome in (Outcome.REVIEW, Outcome.ESCALATE) else None, counts=counts
+        ),
+        st.sampled_from(["parked.behind", "switch.7", "approval.again"]),
+        st.sampled_from(list(Outcome)),
+        st.sampled_from(["trading", "client"]),
+        st.booleans(),
+    ),
+    max_size=4,
+)
+
+
+def beside(action: Action, policy: Policy, reasons: list[Reason], verdicts: Any) -> Route:
+    ready, draft = compiled(policy), make_window(compiled(policy).reach).draft()
+    draft.at(NOW_MS)
+    return route(action, recall(action, "acme", draft), ready, {}, verdicts, reasons)
+
+
+def stopped(action: Action, policy: Policy, engaged: list[Any], verdicts: Any) -> Route:
+    """Route as the router does while switches are engaged."""
+    switches = Switches()
+    for epoch, (scope, mode) in enumerate(engaged):
+        switches.engage(Switch(epoch, scope, mode, "ana", 0))
+    covering = switches.covering(target_of(action, "acme", entity_of(action)))
+    cls = compiled(policy).of(action.type)
+    return beside(action, policy, reasons_of(covering, action, cls.queue), verdicts)
+
+
+@pytest.mark.behaviour("E15", "A4")
+@given(RULES, GATES, ACTIONS, VERDICTS, ENGAGED, SCOPES, st.sampled_from(list(Mode)))
+@settings(max_examples=100, deadline=None)
+def test_engaging_a_switch_never_loosens_the_answer(
+    rules: list[dict[str, Any]], gates: dict[str, Any], parts: dict[str, Any], verdicts: Any, engaged: Any, scope: Any,
+    mode: Mode,
+) -> None:  # fmt: skip
+    policy, action = built(rules, gates), make_action(**parts)
+    before = stopped(action, policy, engaged, verdicts)
+    assert_not_looser(before, stopped(action, policy, [*engaged, (scope, mode)], verdicts))
+    assert_not_looser(decide(action, policy, verdicts=verdicts), before)
+
+
+@pytest.mark.behaviour("E15", "A4")
+@given(RULES, GATES, ACTIONS, VERDICTS, ENGAGED, st.sampled_from(list(Mode)))
+@settings(max_examples=60, deadline=None)
+def test_under_a_switch_over_everything_nothing_runs_that_its_mode_stops(
+    rules: list[dict[str, Any]], gates: dict[str, Any], parts: dict[str, Any], verdicts: Any, engaged: Any, mode: Mode
+) -> None:
+    found = stopped(make_action(**parts), built(rules, gates), [*engaged, ((), mode)], verdicts)
+    # Of these actions all raise what they change, so REDUCE_ONLY stops them like HALT.
+    assert found.outcome >= OUTCOMES[mode]
+
+
+@given(RULES, GATES, ACTIONS, VERDICTS, BESIDE, BESIDE)
+@settings(max_examples=100, deadline=None)
+def test_more_reasons_beside_the_policy_never_loosen_the_answer(
+    rules: list[dict[str, Any]], gates: dict[str, Any], parts: dict[str, Any], verdicts: Any, some: Any, more: Any
+) -> None:
+    policy, action = built(rules, gates), make_action(**parts)
+    before = beside(action, policy, some, verdicts)
+    after = beside(action, policy, [*some, *more], verdicts)
+    assert_not_looser(before, after)
+    assert_not_looser(decide(action, policy, verdicts=verdicts), before)
+    assert after.outcome >= max((each.outcome for each in more if each.counts), default=Outcome.EXECUTE)
+    assert before.score == after.score
+
+
+@given(RULES, GATES, ACTIONS, VERDICTS, BESIDE)
+@settings(max_examples=60, deadline=None)
+def test_what_is_held_or_refused_asks_nobody(
+    rules: list[dict[str, Any]], gates: dict[str, Any], parts: dict[str, Any], verdicts: Any, some: Any
+) -> None:
+    held = Reason("switch.1", "HALT", "tenant:acme", Outcome.HOLD)
+    found = beside(make_action(**parts), built(rules, gates), [*some, held], verdicts)
+    assert found.outcome >= Outcome.HOLD
+    assert found.approvals == ()

@@ -1,4 +1,4 @@
-"""A bench for faults: a real Kafka, router processes, a load that shows what goes wrong, faults by a seed, a reader.
+"""A bench for faults: a real Kafka, control, routers, a load that shows what goes wrong, faults by a seed, a reader.
 
 The reader here is written for its purpose and shares nothing with `hitl verify` but the bytes: both must agree.
 What the load makes visible:
@@ -22,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -32,14 +34,17 @@ from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
 from hitl_stream import wiring
+from hitl_stream.dev.broker import free_ports
+from hitl_stream.dev.site import make_control_keys
 from hitl_stream.lane.admin import apply
 from hitl_stream.lane.stable_offsets import stable_offsets
 from hitl_stream.lane.verify import Verifying, verify
 from hitl_stream.settings import Settings, load
 from hitl_stream.wire.home import home
-from hitl_stream.wire.topics import ROUTER_TOPICS
+from hitl_stream.wire.topics import CONTROL_TOPICS, ROUTER_TOPICS
 from support.kafka import consuming
 
 HERE = Path(__file__).parent
@@ -53,6 +58,7 @@ DONE_S_MAX = 120.0
 """How long the routers may take to catch up once the faults have ended; a stalled partition fails by name."""
 OPEN_S_MAX = 60.0
 STABLE_S = 30.0
+GET_S_MAX = 5.0
 DECISIONS = ("execute", "review", "escalation", "recommendations", "held")
 
 
@@ -81,7 +87,10 @@ class Dose:
 
 
 class Site:
-    """Topics, keys and policy of one run, and its router processes by slot."""
+    """Topics, keys and policy of one run, its control role, and its router processes by slot.
+
+    Faults hit routers; what hits control is asked for by name.
+    """
 
     def __init__(self, bootstrap: str, directory: Path, partitions: int = PARTITIONS, **environment: str) -> None:
         self.directory = directory
@@ -99,6 +108,7 @@ class Site:
         self.group = wiring.group_of(self.settings, wiring.ROUTER)
         self.routers: dict[int, Router] = {}
         self.ended: list[Router] = []
+        self.controls: list[Process] = []
         wiring.make_router_keys(self.settings)
 
     @property
@@ -115,6 +125,19 @@ class Site:
     def inputs(self) -> list[TopicPartition]:
         return [TopicPartition(self.name("actions"), n) for n in range(self.settings.partitions)]
 
+    async def begin(self) -> None:
+        """Make the topics and the first record of control, and start a control role."""
+        await apply(self.client, self.topics, (*ROUTER_TOPICS, *CONTROL_TOPICS))
+        self.settings = self.settings.model_copy(update={"trust": await make_control_keys(self.settings)})
+        self.control()
+
+    def control(self, slot: int = 0) -> Process:
+        """Start the control role of a slot and return at once."""
+        launch = HERE / "launch.py" if self.environment else None
+        process = Process(self, wiring.CONTROL, slot, len(self.controls), launch)
+        self.controls.append(process)
+        return process
+
     def start(self, slot: int) -> Router:
         """Start the router of a slot and return at once."""
         before = self.routers.get(slot)
@@ -128,8 +151,8 @@ class Site:
         return [*self.ended, *self.routers.values()]
 
     def stop(self) -> None:
-        for router in self.routers.values():
-            router.end()
+        for process in (*self.routers.values(), *self.controls):
+            process.end()
 
     async def opened(self, *slots: int) -> None:
         """Wait until every partition is open, at these routers together."""
@@ -145,30 +168,35 @@ class Site:
             await asyncio.sleep(0.05)
 
 
-class Router:
-    """One process of `hitl run router`, or of the launcher that plants a bug in it."""
+class Process:
+    """One process of `hitl run`, or of `launch`, a script in its place."""
 
-    def __init__(self, site: Site, slot: int, number: int) -> None:
+    def __init__(
+        self, site: Site, role: str, slot: int, number: int, launch: Path | None = None, **environment_: str
+    ) -> None:
         self.slot = slot
-        self.log = site.directory / f"router-{slot}-{number}.log"
+        self.log = site.directory / f"{role}-{slot}-{number}.log"
+        (self.port,) = free_ports(1)
         settings = site.settings
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HITL_")} | {
             "HITL_KAFKA": settings.kafka,
             "HITL_PREFIX": settings.prefix,
             "HITL_PARTITIONS": str(settings.partitions),
             "HITL_STATE_DIR": str(settings.state_dir),
+            "HITL_TRUST": settings.trust,
             "HITL_POLICY": str(settings.policy),
-            "HITL_METRICS_PORT": "0",
+            "HITL_METRICS_PORT": str(self.port),
             "HITL_LOG_FORMAT": "json",
             "HITL_SLOT": str(slot),
-            **site.environment,
+            **(site.environment if launch else {}),
+            **environment_,
         }
-        launch = [str(HERE / "launch.py")] if site.environment else ["-m", "hitl_stream", "run", "router"]
+        command = [str(launch), role] if launch else ["-m", "hitl_stream", "run", role]
         self.started = time.time()
         self.killed = False
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *launch],
+                [sys.executable, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -176,14 +204,6 @@ class Router:
                 cwd=site.directory,
                 start_new_session=True,
             )
-
-    async def joined(self) -> None:
-        """Wait until the group has given it partitions for the first time."""
-        deadline = time.monotonic() + OPEN_S_MAX
-        while not any(event["partitions"] for event in self.said("partitions assigned")):
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                raise AssertionError(f"no partitions after {OPEN_S_MAX:g} s\n{self.tail()}")
-            await asyncio.sleep(0.1)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -210,6 +230,24 @@ class Router:
         if self.process.poll() is None:
             self.kill()
 
+    def asleep(self) -> bool:
+        """Say whether it is stopped by a signal."""
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Ask its port; return status and body, (0, "") while nobody listens there."""
+        return await asyncio.to_thread(_get, f"http://127.0.0.1:{self.port}{path}")
+
+    async def metric(self, name: str, label: str) -> dict[str, float]:
+        """Return a metric by the values of one of its labels; others are added up."""
+        found: Counter[str] = Counter()
+        _, text = await self.get("/metrics")
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name:
+                    found[sample.labels[label]] += sample.value  # type: ignore[assignment]
+        return dict(found)
+
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
@@ -226,6 +264,47 @@ class Router:
         for event in self.events():
             if event.get("event") in texts:
                 yield event
+
+    def trouble(self) -> list[str]:
+        """Return what a healthy process does not say: crashes, tracebacks."""
+        return [
+            f"{self.log.name}: {json.dumps(event)[:2_000]}"
+            for event in self.events()
+            if event.get("level") == "critical"
+            or "Traceback" in event.get("raw", "")
+            or event.get("event") == "Crashed"
+        ]
+
+    def tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-12:]
+        code = self.process.poll()
+        return "\n".join([f"{self.log.name} (exit {code}):", *(f"  {line[:400]}" for line in lines)])
+
+
+def _get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=GET_S_MAX) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+class Router(Process):
+    """One process of `hitl run router`, or of the launcher that plants a bug in it."""
+
+    def __init__(self, site: Site, slot: int, number: int) -> None:
+        super().__init__(site, wiring.ROUTER, slot, number, HERE / "launch.py" if site.environment else None)
+
+    async def joined(self) -> None:
+        """Wait until the group has given it partitions for the first time."""
+        deadline = time.monotonic() + OPEN_S_MAX
+        while not any(event["partitions"] for event in self.said("partitions assigned")):
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise AssertionError(f"no partitions after {OPEN_S_MAX:g} s\n{self.tail()}")
+            await asyncio.sleep(0.1)
 
     def open_now(self) -> set[int]:
         """Return the partitions that its log says are open since the last assignment."""
@@ -254,21 +333,6 @@ class Router:
                     return float(_seconds(event["at"]) - self.started)
         return None
 
-    def trouble(self) -> list[str]:
-        """Return what a healthy router does not say: crashes, tracebacks."""
-        return [
-            f"{self.log.name}: {json.dumps(event)[:2_000]}"
-            for event in self.events()
-            if event.get("level") == "critical"
-            or "Traceback" in event.get("raw", "")
-            or event.get("event") == "Crashed"
-        ]
-
-    def tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-12:]
-        code = self.process.poll()
-        return "\n".join([f"{self.log.name} (exit {code}):", *(f"  {line[:400]}" for line in lines)])
-
 
 def _seconds(at: str) -> float:
     return datetime.fromisoformat(at).timestamp()
@@ -276,11 +340,11 @@ def _seconds(at: str) -> float:
 
 @asynccontextmanager
 async def site(bootstrap: str, routers: int, **options: Any) -> AsyncIterator[Site]:
-    """Make topics and start routers; end them whatever happens."""
+    """Make topics, start control and routers; end them whatever happens."""
     with tempfile.TemporaryDirectory(prefix="hitl-faults-") as directory:
         found = Site(bootstrap, Path(directory), **options)
-        await apply(found.client, found.topics, ROUTER_TOPICS)
         try:
+            await found.begin()
             for slot in range(routers):
                 found.start(slot)
             if routers:
@@ -314,6 +378,7 @@ class Load:
     inputs: int = 0
     seconds: float = 0.0
     done: bool = False
+    running: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -321,7 +386,7 @@ class Load:
         self._due: list[tuple[float, int, str, bytes, bool]] = []
 
     async def run(self) -> None:
-        dose, partitions = self.dose, self.site.settings.partitions
+        partitions = self.site.settings.partitions
         producer = AIOKafkaProducer(
             bootstrap_servers=self.site.bootstrap, enable_idempotence=True, linger_ms=2, max_batch_size=256 * 1024
         )
@@ -329,13 +394,13 @@ class Load:
         started = time.monotonic()
         acked: list[Any] = []
         try:
-            while len(self.sent) < dose.actions or self._due:
+            while len(self.sent) < self.dose.actions or self._due:
                 elapsed = time.monotonic() - started
-                while len(self.sent) < min(dose.actions, int(elapsed * dose.rate) + 1):
+                while len(self.sent) < min(self.dose.actions, int(elapsed * self.dose.rate) + 1):
                     acked.append(await self._new(producer, partitions, elapsed))
                 while self._due and self._due[0][0] <= elapsed:
                     acked.append(await self._again(producer, partitions))
-                if len(self.sent) >= dose.actions and self._due and self._due[0][0] > elapsed + TICK_S:
+                if len(self.sent) >= self.dose.actions and self._due and self._due[0][0] > elapsed + TICK_S:
                     await asyncio.sleep(TICK_S)
                 if len(acked) > 1_000:
                     await asyncio.gather(*acked)
@@ -490,6 +555,10 @@ class Findings:
 
     inputs: int = 0
     moved: int = 0
+    taken: int = 0
+    """Copies on `held` that passes have consumed."""
+    parked: dict[str, int] = field(default_factory=dict)
+    """Ids that lie on `held`, and at which offset."""
     ends: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
@@ -528,6 +597,7 @@ async def judge(site_: Site, sent: dict[str, Sent], dead_expected: bool = False)
     by_id: defaultdict[str, Counter[str]] = defaultdict(Counter)
     executed: Counter[str] = Counter()
     last: dict[tuple[str, str], int] = {}
+    passed = await passed_to(site_)
 
     def answer(place: str, what: str, at: int) -> None:
         answers[place].append(what)
@@ -535,7 +605,7 @@ async def judge(site_: Site, sent: dict[str, Sent], dead_expected: bool = False)
         if place in appended:
             found.waits_ms.append(at - appended[place])
 
-    async for record in _all(site_, "actions"):
+    async for record in all_records(site_, "actions"):
         place = f"{record.topic}/{record.partition}/{record.offset}"
         appended[place] = record.timestamp
         found.inputs += 1
@@ -546,21 +616,27 @@ async def judge(site_: Site, sent: dict[str, Sent], dead_expected: bool = False)
             found.moved += 1
             answer(orjson.loads(via)["from"], "moved", record.timestamp)
     for topic in DECISIONS:
-        async for record in _all(site_, topic):
+        async for record in all_records(site_, topic):
+            if topic == "held" and record.offset < passed[record.partition]:
+                found.taken += 1
+                continue  # a pass has consumed this copy: what it wrote instead is the answer
             head = orjson.loads(record.value)
             answer(head["origin"], topic, record.timestamp)
             by_id[head["action_id"]]["decided"] += 1
             if topic == "execute":
                 executed[f"{head['tenant']}/{head['action_id']}"] += 1
+            if topic == "held":
+                found.parked[head["action_id"]] = record.offset
+                continue  # what is parked again goes behind what came meanwhile; its order is that of its origins
             entity, seq = f"{record.partition}/{record.key.decode()}", head["action"].get("seq", 0)
             if seq <= last.get((topic, entity), 0):
                 found.overtaken.append(f"{head['action_id']} ({entity} {seq})")
             last[topic, entity] = seq
-    async for record in _all(site_, "closed"):
+    async for record in all_records(site_, "closed"):
         head = orjson.loads(record.value)
         answer(head["id"].rpartition("#")[0], head["why"], record.timestamp)
         by_id[head["action_id"]][head["why"]] += 1
-    async for record in _all(site_, "dlq"):
+    async for record in all_records(site_, "dlq"):
         answer(dict(record.headers)["hitl-source"].decode(), "dead", record.timestamp)
 
     found.lost = [f"{place} {ids.get(place, '')}" for place in appended if not answers[place]]
@@ -591,7 +667,27 @@ async def judge(site_: Site, sent: dict[str, Sent], dead_expected: bool = False)
     return found
 
 
-async def _all(site_: Site, topic: str) -> AsyncIterator[Any]:
+async def passed_to(site_: Site) -> dict[int, int]:
+    """Return up to where the router has consumed each partition of `held`."""
+    parts = [TopicPartition(site_.name("held"), n) for n in range(site_.settings.partitions)]
+    async with consuming(site_.bootstrap, group_id=site_.group) as consumer:
+        done = await stable_offsets(consumer, site_.group, parts, STABLE_S)
+    return {tp.partition: done[tp] or 0 for tp in parts}
+
+
+async def parked_left(site_: Site, campaign: str) -> int:
+    """Return how many actions of a campaign lie on `held`, not consumed."""
+    passed = await passed_to(site_)
+    return sum(
+        [
+            record.key.decode().endswith(campaign)
+            async for record in all_records(site_, "held")
+            if record.offset >= passed[record.partition]
+        ]
+    )
+
+
+async def all_records(site_: Site, topic: str) -> AsyncIterator[Any]:
     """Yield every committed record of a topic, also those that a pending transaction hides for now."""
     parts = [TopicPartition(site_.name(topic), n) for n in range(site_.settings.partitions)]
     async with consuming(site_.bootstrap, isolation_level="read_uncommitted") as consumer:
@@ -694,12 +790,13 @@ def longest_resume_s(site_: Site) -> float:
 
 
 def troubles(site_: Site) -> list[str]:
-    """Return what routers said that they must not; and those that ended by themselves."""
-    found = [line for router in site_.all() for line in router.trouble()]
+    """Return what routers and control said that they must not; and those that ended by themselves."""
+    processes = (*site_.all(), *site_.controls)
+    found = [line for process in processes for line in process.trouble()]
     found += [
-        f"{router.log.name} ended by itself: {router.process.poll()}\n{router.tail()}"
-        for router in site_.all()
-        if router.process.poll() not in (None, 0) and not router.killed
+        f"{process.log.name} ended by itself: {process.process.poll()}\n{process.tail()}"
+        for process in processes
+        if process.process.poll() not in (None, 0) and not process.killed
     ]
     return found
 
@@ -710,5 +807,5 @@ def explained(site_: Site) -> Iterator[None]:
     try:
         yield
     except AssertionError as error:
-        error.add_note("\n".join(router.tail() for router in site_.all()[-8:]))
+        error.add_note("\n".join(process.tail() for process in (*site_.all()[-8:], *site_.controls[-2:])))
         raise

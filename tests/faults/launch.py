@@ -1,8 +1,14 @@
-"""Starts one router as `hitl run router` does, optionally with a bug planted: a check that finds nothing wrong with
-these is no check. Product code never reads these variables.
+"""Starts one role as `hitl run ROLE` does, in a world that is worse. Product code never reads these variables.
 
-HITL_STOPS=0.05   a guard that stops so large a share of the batches, for which its epoch moved
-HITL_PLANT=…      one of `PLANTS`
+HITL_RELEASE_MS_MIN=500   how long a release must wait, in the place of a minute
+For control alone:
+HITL_FENCES=no            believe that every id is fenced, and fence none
+For a router alone:
+HITL_STOPS=0.05           a guard that stops so large a share of the batches, for which its epoch moved
+HITL_PLANT=…              one of `PLANTS`: a check that finds nothing wrong with these bugs is no check
+HITL_VIA_PORT=9092:4711   whatever Kafka's port is asked for, go to the other one, where a proxy listens
+HITL_SLEEP_IF=…           if this file is there, fall asleep (SIGSTOP) before a commit whose last check has passed
+HITL_DIE_IN_PASS=…        if this file is there, die (SIGKILL) in the middle of a pass
 """
 
 from __future__ import annotations
@@ -11,19 +17,26 @@ import asyncio
 import inspect
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.conn import AIOKafkaConnection
 
+from hitl_stream.core import control as control_module
 from hitl_stream.lane import batches as batches_module
+from hitl_stream.lane.control_view import ControlView
 from hitl_stream.lane.guard import Guard, Unguarded
 from hitl_stream.lane.lane import Lane
 from hitl_stream.lane.step import Output, Result
 from hitl_stream.lane.transaction import Transactions
+from hitl_stream.roles import control as control_role
 from hitl_stream.roles import router as router_module
+from hitl_stream.roles.router_state import RouterDraft
 
 EARLY_S = 0.2
 """What a planted bug waits where the right code would not: so that kills and pauses fall into the gap."""
@@ -136,22 +149,100 @@ def delivery_unawaited() -> None:
     Transactions._write = careless  # type: ignore[method-assign]
 
 
+def no_lease() -> None:
+    """Emit for ever on the first lease."""
+    ControlView.may_emit = lambda self: bool(self._lease_until_ms)  # type: ignore[method-assign]
+
+
+def no_order() -> None:
+    """Let what comes go past what lies parked."""
+    RouterDraft.blocker = lambda self, keys, order=None: None  # type: ignore[method-assign]
+
+
 PLANTS: Mapping[str, Callable[[], None]] = {
-    function.__name__: function for function in (commit_early, state_early, no_restore, delivery_unawaited)
+    function.__name__: function
+    for function in (commit_early, state_early, no_restore, delivery_unawaited, no_lease, no_order)
 }
 
 
-def main() -> None:
-    """Plant what is asked for, then be `hitl run router`."""
-    share = float(os.environ.pop("HITL_STOPS", "0"))
+def via(ports: str) -> None:
+    """Connect to another port than Kafka says."""
+    real, proxy = map(int, ports.split(":"))
+    create = AIOKafkaConnection.__init__
+
+    def elsewhere(self: AIOKafkaConnection, host: str, port: int, **options: Any) -> None:
+        create(self, *(("127.0.0.1", proxy) if port == real else (host, port)), **options)
+
+    AIOKafkaConnection.__init__ = elsewhere
+
+
+def _happens(file: Path, number: signal.Signals) -> None:
+    """Send this process a signal if the file is there, once."""
+    if file.exists():
+        file.unlink()
+        os.kill(os.getpid(), number)
+
+
+def sleep_before_commit(file: Path) -> None:
+    """Fall asleep where a commit has been decided on and not been sent."""
+    commit = AIOKafkaProducer.commit_transaction
+
+    async def sleeping(self: AIOKafkaProducer) -> None:
+        _happens(file, signal.SIGSTOP)
+        await commit(self)
+
+    AIOKafkaProducer.commit_transaction = sleeping
+
+
+def die_in_pass(file: Path) -> None:
+    """Die after the first batch of a pass is committed and before its second."""
+    again = batches_module.Batches._again
+
+    async def dying(self: Any, batch: Any) -> bool:
+        done = await again(self, batch)
+        _happens(file, signal.SIGKILL)
+        return done
+
+    batches_module.Batches._again = dying  # type: ignore[method-assign]
+
+
+def fence_nothing() -> None:
+    """Take every fence for done."""
+
+    async def nothing(*arguments: Any) -> None:
+        pass
+
+    control_role.fence = nothing  # type: ignore[assignment]
+
+
+def worsen_router() -> None:
+    """Do to a router what is asked for."""
+    take = os.environ.pop
+    share = float(take("HITL_STOPS", "0"))
     if share:
         stop_at_random(share)
-    plant = os.environ.pop("HITL_PLANT", "")
-    if plant:
+    if plant := take("HITL_PLANT", ""):
         PLANTS[plant]()
+    if ports := take("HITL_VIA_PORT", ""):
+        via(ports)
+    if file := take("HITL_SLEEP_IF", ""):
+        sleep_before_commit(Path(file))
+    if file := take("HITL_DIE_IN_PASS", ""):
+        die_in_pass(Path(file))
+
+
+def main() -> None:
+    """Do what is asked for, then be `hitl run ROLE`."""
+    role = sys.argv[1]
+    if milliseconds := os.environ.pop("HITL_RELEASE_MS_MIN", ""):
+        control_module.RELEASE_MS_MIN = int(milliseconds)
+    if role == "router":
+        worsen_router()
+    elif os.environ.pop("HITL_FENCES", "") == "no":
+        fence_nothing()
     from hitl_stream.cli.main import main as cli
 
-    sys.argv[1:] = ["run", "router"]
+    sys.argv[1:] = ["run", role]
     sys.exit(cli())
 
 

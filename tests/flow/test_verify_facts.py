@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -269,6 +270,20 @@ def test_an_approval_stands_around_what_the_router_had_sent_to_people():
 
     assert found(report) == {"I3": 1}
     assert "the seal does not fit" in report.violations[0].what
+
+
+def test_what_was_approved_is_what_was_sent_to_people():
+    whole = site(bid(1, after="1.60"), bid(2, after="1.60"))
+    sent, other = whole.logs["review"]
+    approved = records.decode_approved(whole.approved("review", sent))
+    routed = records.decode_approved(whole.approved("review", other)).routed
+    value = records.encode(msgspec.structs.replace(approved, routed=routed))
+    whole.sealed("execute", records.DECISION, value, DESK_KEY)
+
+    report = whole.verify()
+
+    assert found(report) == {"I3": 1}
+    assert "another action" in report.violations[0].what
 
 
 @pytest.mark.parametrize(

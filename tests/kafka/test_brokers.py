@@ -16,6 +16,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import ProducerFenced
 
 from hitl_stream.dev.broker import HOST, Kind
+from hitl_stream.lane import forgiving as _forgiving  # noqa: F401  for what it does to aiokafka
 from hitl_stream.lane.stable_offsets import stable_offsets
 from support.kafka import (
     POLL_SECONDS,

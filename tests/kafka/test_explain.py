@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import hitl_stream.cli.main  # noqa: F401  # so that it is in sys.modules, where the package's own `main` cannot hide it
+from hitl_stream.core.commands import ReleaseRequest
 from hitl_stream.lane.explain import Story, asked, explain
+from hitl_stream.wire.topics import CONTROL_TOPICS, ROUTER_TOPICS
 from support.history import Installation, action
 from support.kafka import Topics, send, within
+from support.oncall import OnCall
 
 pytestmark = pytest.mark.kafka
 HOME, AWAY = 1, 0
@@ -88,6 +93,66 @@ def test_canaries_are_left_out(moved: Installation):
     assert whats(told(moved, "acme/act-12")) == ["actions", "review", "review.seeded"]
 
 
+# --- switches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def oncall(kafka: str, topics: Topics, tmp_path: Path) -> OnCall:
+    place = OnCall(kafka, topics.prefix, tmp_path)
+    return place.begin((*ROUTER_TOPICS, *CONTROL_TOPICS, "results"))
+
+
+@pytest.fixture
+def held(oncall: OnCall) -> Installation:
+    """An action that was sent back under a switch, which still holds, decided again, and executed."""
+    installation = Installation(oncall.bootstrap, oncall.prefix)
+    installation.under(oncall.log().control)
+
+    async def decide() -> None:
+        await installation.publish(HOME, [action(1, campaign="cmp-7")])
+        await installation.route(HOME)
+
+    within(decide())
+    epoch = oncall.engage("campaign:cmp-7", reason="wrong landing page")
+    oncall.command("ben", partial(ReleaseRequest, epochs=(epoch,), reason="mended"))
+
+    async def carry_on() -> None:
+        await installation.send_back((await installation.to_execute(HOME))[0], epoch)
+        await installation.pass_(HOME)
+        await installation.executed((await installation.to_execute(HOME))[1])
+
+    within(carry_on())
+    return installation
+
+
+def test_a_story_tells_which_switch_held_it_and_who_engaged_that(held: Installation, oncall: OnCall):
+    about = asked("acme/act-1")
+    story = within(explain(held.client, held.topics, [held.actions], about, trust=oncall.trust))
+
+    assert whats(story) == ["actions", "execute", "control", "held", "execute", "results"]
+    engaged, parked, again, executed = story.entries[2:]
+    assert engaged.place == f"{held.topics.name('control')}/0/1"
+    assert engaged.says == {
+        "typ": "engage", "switch": 1, "mode": "HALT", "scope": ["campaign:cmp-7"], "by": "ana",
+        "reason": "wrong landing page", "source": "person",
+    }  # fmt: skip
+    assert parked.says["parked"] == {"by": "executor", "epoch": 0, "switches": [1]}
+    assert again.says["attempt"] == 1
+    assert executed.says["present"] == {"/changes/0": "1.00"}
+    assert executed.says["platform"] == {"code": 200, "ref": "op-1", "text": None}
+    assert story.untold == ""
+
+
+def test_without_trust_a_switch_is_only_named(held: Installation):
+    story = told(held, "acme/act-1")
+    assert whats(story) == ["actions", "execute", "held", "execute", "results"]
+    assert "HITL_TRUST" in story.untold
+
+
+def test_what_no_switch_held_says_nothing_of_control(moved: Installation):
+    assert told(moved, "acme/act-1").untold == ""
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
@@ -108,6 +173,7 @@ def hitl(moved: Installation, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
 def test_explain_prints_the_story_and_ends_with_1_for_an_unknown_id(hitl):
     code, shown, _ = hitl("explain", "acme/act-1")
     assert code == 0
+    assert "note:" not in shown
     assert "moved home" in shown
     assert "refused, duplicate" in shown
     code, shown, _ = hitl("explain", "acme/act-2")
@@ -125,11 +191,14 @@ def test_verify_ends_with_1_when_something_is_wrong(hitl, moved: Installation):
     assert report["ok"]
     assert report["conservation"] == "ok"
     assert report["counts"]["inputs"] == 5
+    assert report["counts"]["pending.execute"] == 1
+    assert report["figures"] == {}
     within(moved.publish(HOME, [action(5)]))
     within(moved.commit(HOME, 5))
     code, shown, _ = hitl("verify", "--group", moved.group)
     assert code == 1
     assert f"{moved.actions}/1/4" in shown
+    assert "pending: execute 1, review 1" in shown
 
 
 def test_dead_letters_are_listed_and_shown(hitl, moved: Installation):

@@ -15,9 +15,7 @@ from pathlib import Path
 import pytest
 from aiokafka import ConsumerRecord
 
-from hitl_stream.lane import admin
-from hitl_stream.wire.topics import ROUTER_TOPICS, TopicSet
-from support.cli import POLICY, free_port, hitl, start, until_ready
+from support.cli import POLICY, controlled, free_port, hitl, start, until_ready
 from support.kafka import POLL_SECONDS, Topics, read, within
 
 pytestmark = pytest.mark.kafka
@@ -37,14 +35,13 @@ def kcat() -> str:
 
 
 @pytest.fixture
-def flags(kafka: str, topics: Topics) -> tuple[str, ...]:
-    within(admin.apply({"bootstrap_servers": kafka}, TopicSet(topics.prefix, PARTITIONS), ROUTER_TOPICS))
-    return ("--kafka", kafka, "--prefix", topics.prefix, "--partitions", str(PARTITIONS))
+def flags(tmp_path: Path, kafka: str, topics: Topics) -> Iterator[tuple[str, ...]]:
+    with controlled(tmp_path, kafka, topics.prefix, PARTITIONS) as trust:
+        yield ("--kafka", kafka, "--prefix", topics.prefix, "--partitions", str(PARTITIONS), "--trust", trust)
 
 
 @pytest.fixture
 def router(tmp_path: Path, flags: tuple[str, ...]) -> Iterator[None]:
-    assert hitl(tmp_path, "keys", "seal").returncode == 0
     port = free_port()
     process = start(tmp_path, "run", "router", "--policy", str(POLICY), "--metrics-port", str(port), *flags)
     try:

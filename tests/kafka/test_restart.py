@@ -11,9 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from faults.harness import TENANT, Site, action_bytes, finished
-from hitl_stream.lane.admin import apply
 from hitl_stream.wire.home import home
-from hitl_stream.wire.topics import ROUTER_TOPICS
 from support.kafka import running, within
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -36,8 +34,8 @@ def test_a_restart_with_a_large_window_disturbs_nobody(
 
     async def scenario() -> tuple[float, float, int, float]:
         here = Site(broker, tmp_path, partitions=4)
-        await apply(here.client, here.topics, ROUTER_TOPICS)
         try:
+            await here.begin()
             await fill(here, ids)
             for slot in (0, 1):
                 here.start(slot)

@@ -44,6 +44,7 @@ class ToyState:
         self.ends: set[int] = set()
         self.settled: list[Settled] = []
         self.has_room = True
+        self.overdue_ms = 2**62
 
     def replay(self, records: Sequence[Any]) -> None:
         self.ends |= {int(record.value) for record in records}
@@ -53,6 +54,9 @@ class ToyState:
 
     def room(self) -> bool:
         return self.has_room
+
+    def overdue(self, now_ms: int) -> bool:
+        return now_ms >= self.overdue_ms
 
     def closing(self, settled: Settled) -> Sequence[Output]:
         return [Output("state", 0, b"k", b"%d" % offset) for offset in settled.changes]
@@ -308,6 +312,34 @@ def test_nothing_is_taken_up_that_the_state_has_no_room_for():
         bench.append(*entities(3))
         await bench.settled(5.0)
         assert toy.begun == []
+        toy.states[0].has_room = True
+        await bench.settled(2.0)
+        assert toy.begun == [0, 1, 2], "room that others gave back is found, too"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_state_gets_rid_of_what_is_overdue_also_where_nothing_ends(full: bool):
+    """Else a process whose memory is full of what is overdue would wait for ever."""
+
+    async def scenario(bench: CallBench, toy: Toy) -> None:
+        bench.open()
+        (state,) = toy.states
+        state.has_room = not full
+        if full:
+            bench.append(*entities(2))
+
+        def forget(settled: Settled) -> None:
+            ToyState.apply(state, settled)
+            state.overdue_ms, state.has_room = 2**62, True
+
+        state.overdue_ms, state.apply = bench.guard.now_ms() + 5_000, forget  # type: ignore[method-assign]
+        await asyncio.sleep(4.0)
+        assert bench.commits == []
+        await bench.settled(3.0)
+        assert bench.commits == [0, *([2] if full else [])]
+        assert state.settled[0].partition == 0
 
     run(scenario)
 

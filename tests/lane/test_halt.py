@@ -6,19 +6,33 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hitl_stream.core.commands import Engage
+from hitl_stream.core.commands import Command, Engage, KeyEntry, Keys
 from hitl_stream.core.control import Control
-from hitl_stream.core.errors import SettingsError, UnreachableError
+from hitl_stream.core.errors import RefusedError, SettingsError, UnreachableError
 from hitl_stream.core.events import Mode, Rejection
 from hitl_stream.core.switches import GLOBAL
 from hitl_stream.lane import halt
-from hitl_stream.lane.halt import HALT, LATCH, LATCH_KEPT_MS, LOOK_EVERY_MS, RETRY_MS, HaltFile, host_key, reason_of
+from hitl_stream.lane.control_view import ControlView, Member
+from hitl_stream.lane.halt import (
+    HALT,
+    LATCH,
+    LATCH_KEPT_MS,
+    LOOK_EVERY_MS,
+    REFUSED_MS,
+    RETRY_MS,
+    HaltFile,
+    host_key,
+    reason_of,
+)
+from hitl_stream.wire.seal import SealKey
 from hitl_stream.wire.signing import create_signing_key
+from hitl_stream.wire.topics import TopicSet
 
 HOST = "host-1"
 
@@ -37,22 +51,34 @@ class Log:
     """The control log, to which hosts append and from which each process folds on its own."""
 
     def __init__(self) -> None:
-        self.commands: list[Engage] = []
+        self.records: list[Command] = [Keys(**claims("keys"), keys=(HOST_KEY,))]
         self.away: str | None = None
 
+    @property
+    def commands(self) -> list[Engage]:
+        return [record for record in self.records if isinstance(record, Engage)]
+
     async def engage(self, jti: str) -> int:
+        """Append; return the epoch of the switch: its own, or that of the first command with this id."""
         if self.away is not None:
             raise UnreachableError(self.away)
-        self.commands.append(self.command(jti))
-        return len(self.commands) - 1
-
-    def command(self, jti: str, host: str = HOST) -> Engage:
-        claims = {"aud": "cluster", "kid": "host-1", "iss": "host", "jti": jti, "iat": 0, "exp": 900}
-        return Engage(**claims, scope=(GLOBAL,), mode=Mode.HALT, reason=reason_of(host), source="host")
+        command = Engage(**claims(jti), scope=(GLOBAL,), mode=Mode.HALT, reason=reason_of(HOST), source="host")
+        self.records.append(command)
+        return next(epoch for epoch, record in enumerate(self.records) if record.jti == jti)
 
     def fold(self, control: Control) -> list[Rejection | None]:
         start = control.epoch + 1
-        return [control.fold(start + n, 0, b"", command) for n, command in enumerate(self.commands[start:])]
+        return [control.fold(start + n, 0, b"", command) for n, command in enumerate(self.records[start:])]
+
+
+def claims(jti: str) -> dict[str, Any]:
+    return {"aud": "cluster", "kid": "host-1", "iss": "host", "jti": jti, "iat": 0, "exp": 900}
+
+
+HOST_KEY = KeyEntry(
+    holder="host", kind="service", key_id="host-1", jwk={}, types=("engage",),
+    from_=datetime(2020, 1, 1, tzinfo=UTC), until=datetime(2099, 1, 1, tzinfo=UTC),
+)  # fmt: skip
 
 
 class Process:
@@ -179,7 +205,24 @@ def test_a_repeat_of_the_command_counts_for_nothing(tmp_path: Path, clock: Clock
         (tmp_path / LATCH).unlink()  # as if the process had ended before it wrote it
 
     control = Control()
-    assert log.fold(control) == [None, Rejection.REPLAYED]
+    assert log.fold(control) == [None, None, Rejection.REPLAYED]
+
+
+def test_an_epoch_at_which_nothing_was_engaged_ends_nothing(tmp_path: Path, log: Log, clock: Clock):
+    """Whatever was appended there: what counts is what this process has folded."""
+
+    async def refused(jti: str) -> int:
+        log.records.append(Keys(**claims(jti) | {"kid": "nobody"}, keys=(HOST_KEY,)))
+        return len(log.records) - 1
+
+    process = Process(tmp_path, log, clock, refused)
+    touch(tmp_path)
+    process.step()
+    process.catch_up()
+    (tmp_path / HALT).unlink()
+    process.step()
+    assert process.control.epoch == 1
+    assert process.file.halted()
 
 
 def test_the_latch_goes_once_control_holds_it_and_the_file_is_gone(
@@ -248,6 +291,21 @@ def test_what_cannot_be_appended_is_tried_again_and_stops_meanwhile(process: Pro
 
     assert len(log.commands) == 1
     assert process.file.halted()
+
+
+def test_what_is_refused_is_not_tried_every_second(tmp_path: Path, log: Log, clock: Clock):
+    tries = []
+
+    async def refused(jti: str) -> int:
+        tries.append(jti)
+        raise RefusedError("control does not list the key host-1")
+
+    process = Process(tmp_path, log, clock, refused)
+    touch(tmp_path)
+    process.step(2 * REFUSED_MS // LOOK_EVERY_MS)
+    assert len(tries) == 2
+    assert process.file.halted()
+    assert "does not list" in process.file.missing()
 
 
 def test_where_the_directory_cannot_be_read_the_host_is_stopped_until_it_can(
@@ -379,6 +437,27 @@ def test_a_crash_at_any_step_leaves_the_host_stopped_and_one_switch_engaged(
             if fragile.left > 0:
                 break  # this time it came to the end
     assert at > 20  # the latch is written, its command appended, the latch written again
+
+
+# --- who asks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_control_view_emits_nothing_while_the_host_is_halted(process: Process, tmp_path: Path, clock: Clock):
+    async def scenario() -> list[tuple[bool, str]]:
+        member = Member("host-1/router/0", "router", "1", SealKey("r1", b"k" * 32))
+        view = ControlView({}, TopicSet(), "", member, halted=process.file.halted, steady=clock)
+        view._lease_until_ms = clock.ms + 100_000
+        seen = [(view.may_emit(), view.missing())]
+        touch(tmp_path)
+        clock.ms += LOOK_EVERY_MS
+        seen.append((view.may_emit(), view.missing()))
+        (tmp_path / HALT).unlink()
+        clock.ms += LOOK_EVERY_MS
+        seen.append((view.may_emit(), view.missing()))
+        return seen
+
+    why = "this host is stopped by its file HALT"
+    assert asyncio.run(scenario()) == [(True, ""), (False, why), (False, why)]
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hitl_stream.core.action import Action, Change, Value
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.window import IdBudget
 from hitl_stream.execute import Adapter, Applied, Applying, Failed, NotApplied, ReadingBack, Unknown, traceparent
-from hitl_stream.lane.calls import WINDOW
+from hitl_stream.lane.calls import CALL_S_MAX, WINDOW
 from hitl_stream.lane.clock import ControlClock
 from hitl_stream.lane.step import Header, Moment, Output
 from hitl_stream.roles.executor import Approvals, Executor, ExecutorSettings
@@ -74,11 +74,14 @@ class FakeAdapter(Adapter):
                     return Unknown("429")
                 case "hang":
                     await asyncio.sleep(3_600)
-                case "hang until late":
+                case "hang until late" | "hang until very late":
                     # What was sent arrives, although nobody listens any more.
-                    task = asyncio.ensure_future(self._later(action, idempotency_key, 1.0))
+                    seconds = 1.0 if how == "hang until late" else CALL_S_MAX + 1.0
+                    task = asyncio.ensure_future(self._later(action, idempotency_key, seconds))
                     self._late.add(task)
                     await asyncio.sleep(3_600)
+                case "nonsense":
+                    return None  # type: ignore[return-value]
             self._apply(action, idempotency_key)
             if how == "lose":
                 raise ConnectionResetError("cut")

@@ -1,7 +1,7 @@
 """A TCP proxy between one client and a broker, that can be cut: both ways, or one.
 
-While a way is cut its bytes vanish and the connections stay, as with a broken switch port. Healing closes what was open,
-since bytes are missing from it; clients connect anew.
+While a way is cut its bytes vanish and the connections stay, as with a broken switch port. Healing closes what was
+open, since bytes are missing from it; clients connect anew.
 """
 
 from __future__ import annotations

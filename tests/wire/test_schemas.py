@@ -23,7 +23,23 @@ def test_the_committed_file_is_what_the_code_generates(path: str, content: bytes
     assert (DOCS / path).read_bytes() == content, "run: python -m hitl_stream.dev.schemas docs"
 
 
-@pytest.mark.parametrize("name", ["action", "decision", "closed", "via", "command", "heartbeat", "ack", "policy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "action",
+        "decision",
+        "held",
+        "closed",
+        "result",
+        "exception",
+        "fact",
+        "via",
+        "command",
+        "heartbeat",
+        "ack",
+        "policy",
+    ],
+)
 def test_each_schema_is_a_valid_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(orjson.loads((DOCS / f"schemas/{name}.json").read_bytes()))
 

@@ -17,10 +17,9 @@ from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.terminal import emit, out, say
 from hitl_stream.cli.topics import reading
 from hitl_stream.core.commands import Confirm, ReleaseRequest, type_of
-from hitl_stream.core.control import CONFIRM_MS_MAX, RELEASE_MS_MIN, Pending
+from hitl_stream.core.control import CONFIRM_MS_MAX, RELEASE_MS_MIN, Pending, is_same_holder
 from hitl_stream.core.errors import RefusedError
 from hitl_stream.core.events import Rejection
-from hitl_stream.core.switches import folded
 from hitl_stream.lane.commander import Appended
 from hitl_stream.settings import Settings
 from hitl_stream.wire.control_log import ControlLog
@@ -107,7 +106,7 @@ def foreseen_for(pending: Pending, key: SigningKey, waited_ms: Sequence[int]) ->
     """
     if key.kind == "service":
         return Rejection.SERVICE
-    if folded(key.holder) == folded(pending.holder):
+    if is_same_holder(key.holder, pending.holder):
         return Rejection.SAME_HOLDER
     if min(waited_ms) > CONFIRM_MS_MAX:
         return Rejection.TOO_LATE

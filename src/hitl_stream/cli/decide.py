@@ -34,7 +34,9 @@ from hitl_stream.core.window import ENTITIES_MAX, IdBudget
 from hitl_stream.lane.step import Header, Moment, Output
 from hitl_stream.logs import escaped
 from hitl_stream.roles.plugins import PATIENT, Plugins
-from hitl_stream.roles.router import Judge, Policies, Router, RouterSettings, RouterState, no_plugins
+from hitl_stream.roles.policies import Policies
+from hitl_stream.roles.router import Judge, Router, RouterSettings, no_plugins
+from hitl_stream.roles.router_state import RouterState
 from hitl_stream.settings import Settings
 from hitl_stream.wire import records
 from hitl_stream.wire.codec import Decoded, decode

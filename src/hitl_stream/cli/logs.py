@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -17,6 +18,7 @@ from rich.text import Text
 from hitl_stream.cli.settings import FOUND, NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.cli.topics import reading
+from hitl_stream.core.effective import EXECUTOR, ROLES
 from hitl_stream.core.errors import HitlError, UsageError
 from hitl_stream.core.events import ErrorClass
 from hitl_stream.core.ledger import Report
@@ -31,10 +33,17 @@ from hitl_stream.lane.verify import verify as verify_log
 from hitl_stream.logs import escaped
 from hitl_stream.settings import Settings, facts_of
 from hitl_stream.wire import records, seal
+from hitl_stream.wire.policy_file import LoadedPolicy
 from hitl_stream.wire.records import header, time_text
 from hitl_stream.wire.seal import SealKey
 from hitl_stream.wiring import ROUTER, group_of, kafka_client, load_policy, topic_set
 
+PENDING = "pending."
+FIGURES = {
+    "effective": "switches, from append to EFFECTIVE",
+    "offending_commits": "committed in the scope of a switch after its append",
+    "offending_calls": "called in the scope of a switch after its append",
+}
 LETTERS_MAX = 50
 """Dead letters listed unless told otherwise; the newest ones."""
 VALUE_SHOWN_MAX = 64 * 1024
@@ -64,12 +73,14 @@ def verify(
     group: str | None = None,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
-    """Read the log from outside and check that nothing was lost, doubled or reordered. Exit 1 if anything was.
+    """Read the log from outside and check that nothing was lost, doubled, reordered, or left against a switch.
+
+    Exit 1 if anything was.
 
     Parameters
     ----------
     json
-        One object on stdout: {ok, conservation, rows, counts, partitions, violations, notes}.
+        One object on stdout: {ok, conservation, rows, counts, partitions, violations, figures, notes}.
     deep
         Also compute the hash of every action again.
     since
@@ -78,16 +89,21 @@ def verify(
         The router's consumer group; not given: the one that `hitl run router` would join.
     """
     settings = flags.load()
-    topics = topic_set(settings)
+    keys = _seal_keys(settings)
+    policy = _policy(settings)
     what = Verifying(
         client=kafka_client(settings),
-        topics=topics,
+        topics=topic_set(settings),
         group=group or group_of(settings, ROUTER),
         inputs=_inputs(settings),
-        keys=_router_keys(settings),
+        keys=keys.pop(ROUTER, None),
         deep=deep,
         since_ms=_since_ms(since),
-        window_ms=_window_ms(settings),
+        window_ms=None if policy is None else facts_of(policy.policy).max_age_ms,
+        others=keys,
+        executors=group_of(settings, EXECUTOR),
+        trust=settings.trust,
+        policy=None if policy is None else policy.digest,
     )
     started = time.monotonic()
     report = reading(verify_log(what))
@@ -98,16 +114,15 @@ def verify(
     return 0 if report.ok else FOUND
 
 
-def _router_keys(settings: Settings) -> dict[str, SealKey] | None:
-    """Return the router's seal keys, None where there are none; an unreadable one is an error."""
-    if not any(settings.keys_dir.glob("seal-router-*")):
-        return None
-    return seal.read_keys(settings.keys_dir, "seal-router")
+def _seal_keys(settings: Settings) -> dict[str, dict[str, SealKey]]:
+    """Return the seal keys of each role of which there are any here; an unreadable one is an error."""
+    there = [role for role in ROLES if any(settings.keys_dir.glob(f"seal-{role}-*"))]
+    return {role: seal.read_keys(settings.keys_dir, f"seal-{role}") for role in there}
 
 
-def _window_ms(settings: Settings) -> int | None:
-    with suppress(HitlError):  # without a policy that can be read, one check less, which the report says
-        return facts_of(load_policy(settings).policy).max_age_ms
+def _policy(settings: Settings) -> LoadedPolicy | None:
+    with suppress(HitlError):  # without a policy that can be read, two checks less, which the report says
+        return load_policy(settings)
     return None
 
 
@@ -128,6 +143,7 @@ def _report(report: Report) -> dict[str, Any]:
         "counts": report.counts,
         "partitions": report.partitions,
         "violations": [{"invariant": v.invariant, "what": v.what, "places": v.places} for v in report.violations],
+        "figures": {name: asdict(figure) for name, figure in report.figures.items()},
         "notes": report.notes,
     }
 
@@ -143,8 +159,13 @@ def _print_report(report: Report) -> None:
         verdict = Text(row.verdict, style=_VERDICTS[row.verdict])
         table.add_row(row.invariant, row.what, f"{row.checked:,}", f"{row.violations:,}", verdict)
     out.print(table)
-    ends = ", ".join(f"{name} {number:,}" for name, number in report.counts.items() if number)
-    _print(f"\n{ends or 'no inputs'}")
+    for line in _counted(report.counts):
+        _print(line)
+    for name, figure in report.figures.items():
+        _print(
+            f"{FIGURES[name]}: {figure.count:,}, p50 {_seconds(figure.p50_ms)}, p99 {_seconds(figure.p99_ms)}, "
+            f"max {_seconds(figure.max_ms)}"
+        )
     for violation in report.violations:
         _print(f"{violation.invariant}  {' ← '.join(violation.places)}: {violation.what}", "red")
     hidden = sum(row.violations for row in report.rows) - len(report.violations)
@@ -153,6 +174,19 @@ def _print_report(report: Report) -> None:
     for note in report.notes:
         _print(f"note: {note}", "dim")
     _print(f"conservation: {report.conservation}", "green" if report.conservation == "ok" else "bold red")
+
+
+def _counted(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield where the inputs stand, and of what is pending, where it waits."""
+    waiting = {name: number for name, number in counts.items() if name.startswith(PENDING)}
+    others = ", ".join(f"{name} {number:,}" for name, number in counts.items() if number and name not in waiting)
+    yield f"\n{others or 'no inputs'}"
+    if any(waiting.values()):
+        yield "pending: " + ", ".join(f"{name.removeprefix(PENDING)} {n:,}" for name, n in waiting.items() if n)
+
+
+def _seconds(ms: int) -> str:
+    return f"{ms / 1000:.3f} s"
 
 
 # --- explain ----------------------------------------------------------------------------------------------------------
@@ -167,7 +201,9 @@ def explain(
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
-    """Tell the story of one action: what was proposed, what was decided and why, and how it ended. Exit 1 if unknown.
+    """Tell the story of one action: what was proposed, what was decided and why, what held it, and how it ended.
+
+    Exit 1 if it is unknown.
 
     Parameters
     ----------
@@ -178,13 +214,13 @@ def explain(
     since
         Only records from so long ago on, such as 1h.
     json
-        One object on stdout: {id, found, entries, nearest}.
+        One object on stdout: {id, found, entries, left_out, untold, nearest}.
     """
     settings = flags.load()
     about = explaining.asked(id_, settings.tenant, entity, _since_ms(since))
-    story = reading(
-        explaining.explain(kafka_client(settings), topic_set(settings), _inputs(settings), about, settings.tenant)
-    )
+    client, topics = kafka_client(settings), topic_set(settings)
+    asking = explaining.explain(client, topics, _inputs(settings), about, settings.tenant, settings.trust)
+    story = reading(asking)
     if json:
         emit(_story(story))
     else:
@@ -202,6 +238,7 @@ def _story(story: Story) -> dict[str, Any]:
             for e in story.entries
         ],
         "left_out": story.left_out,
+        "untold": story.untold,
         "nearest": story.nearest,
     }
 
@@ -219,10 +256,13 @@ def render(story: Story) -> Iterator[tuple[str, str | None]]:
     yield name, "bold"
     if story.left_out:
         yield f"… {story.left_out} older records of this id", "dim"
+    parked: set[str] = set()
     for entry in story.entries:
-        yield f"{time_text(entry.at_ms)}  {_title(entry)}  {entry.place}", None
+        yield f"{time_text(entry.at_ms)}  {_title(entry, parked):<12} {entry.place}", None
         for line in _details(entry.says):
             yield f"    {escaped(line)}", "dim"
+    if story.untold:
+        yield f"note: switches are only named: {escaped(story.untold)}", "dim"
 
 
 _TITLES = {
@@ -237,17 +277,37 @@ _TITLES = {
     "closed": "closed",
     "results": "result",
     "dlq": "dead letter",
+    "control": "switch",
 }
 
 
-def _title(entry: Entry) -> str:
-    title = "moved home" if entry.what == "actions" and "via" in entry.says else _TITLES[entry.what]
-    return f"{title:<11}"
+def _title(entry: Entry, parked: set[str]) -> str:
+    """Return what a record is called; `parked` are the attempts that were parked before it."""
+    says = entry.says
+    match entry.what:
+        case "actions" if "via" in says:
+            return "moved home"
+        case "execute" if "routed" in says:
+            return "approved"
+        case "escalation" if says.get("purpose") == "exception":
+            return "question"
+        case "held":
+            again = str(says.get("attempt")) in parked
+            parked.add(str(says.get("attempt")))
+            by = _dict(says.get("parked")).get("by")
+            return "parked again" if again else "sent back" if by == "executor" else "parked"
+        case "results":
+            return str(says.get("status") or "result")[:12]
+        case "control":
+            return {"engage": "engaged", "release": "released"}.get(str(says.get("typ")), "switch")
+    return _TITLES[entry.what]
 
 
 def _details(says: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a record says, its own words first, then the rules that led there."""
     first = [f"{says[name]}" for name in ("outcome", "end", "why", "status", "error", "verdict") if says.get(name)]
+    if says.get("attempt"):
+        first.append(f"attempt {says['attempt']}")
     agent, entity = _dict(says.get("agent")), _dict(says.get("entity"))
     if agent:
         first.append(f"{says.get('type')} by {agent.get('id')} {agent.get('version') or ''}".rstrip())
@@ -260,19 +320,70 @@ def _details(says: Mapping[str, Any]) -> Iterator[str]:
     via = _dict(says.get("via"))
     if via:
         yield f"from {via.get('from')} by the {via.get('role')}" if "from" in via else "with a via that cannot be read"
+    yield from _control(says)
+    yield from _parked(says)
+    yield from _called(says)
     for name in ("source", "proposed_at", "moment", "execute_by", "by", "note", "hash", "policy", "epoch"):
-        if says.get(name) not in (None, "", [], {}):
+        if says.get(name) not in (None, "", [], {}) and "switch" not in says:
             yield f"{name}: {says[name]}"
-    for row in says.get("reasons") or ():
+    for row in map(_dict, _list(says.get("reasons"))):
         limit = f", limit {row['limit']}" if row.get("limit") else ""
         watched = "" if row.get("counts", True) else " (observed only)"
         yield f"{row.get('outcome')} by {row.get('rule')}: saw {row.get('saw')}{limit}{watched}"
-    for row in says.get("approvals") or ():
+    for row in map(_dict, _list(says.get("approvals"))):
         yield f"needs {row.get('people')} of {row.get('queue')} by {row.get('decide_by')}"
+
+
+def _control(says: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what control says of a switch that held the action."""
+    if "switch" not in says:
+        return
+    why = f": {says['reason']}" if says.get("reason") else ""
+    if says.get("typ") == "engage":
+        scope = " ".join(says.get("scope") or ()) or "everything"
+        by = f"{says.get('by')} ({says.get('source')})" if says.get("source") != "person" else says.get("by")
+        yield f"switch {says['switch']}: {says.get('mode')} for {scope} by {by}{why}"
+    elif says.get("asked_by") == says.get("by"):
+        yield f"switch {says['switch']} by {says.get('by')}{why}"
+    else:
+        asked = f"asked for by {says.get('asked_by')} at {says.get('asked')}"
+        yield f"switch {says['switch']} by {says.get('by')}, {asked}{why}"
+
+
+def _parked(says: Mapping[str, Any]) -> Iterator[str]:
+    parked = _dict(says.get("parked"))
+    if not parked:
+        return
+    switches = _list(parked.get("switches"))
+    if switches:
+        why = "under " + ", ".join(f"switch {epoch}" for epoch in switches)
+    else:
+        why = "to be decided again" if parked.get("by") == "executor" else "behind an earlier one of its entity"
+    yield f"parked by the {parked.get('by')} at epoch {parked.get('epoch')}, {why}"
+
+
+def _called(says: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what an executor says of its call, or asks of people."""
+    for pointer, value in _dict(says.get("present")).items():
+        yield f"stood there before: {pointer} {value}"
+    if "status" in says:
+        times = [f"{name} {says[name]}" for name in ("called", "answered") if says.get(name)]
+        platform = _dict(says.get("platform"))
+        said = [f"{name} {platform[name]}" for name in ("code", "ref", "text") if platform.get(name) is not None]
+        yield ", ".join(
+            (*(times or ["nobody knows when it was called"]), f"platform: {', '.join(said) or 'no answer'}")
+        )
+    exception = _dict(says.get("exception"))
+    if exception:
+        yield f"about the {exception.get('type')}: {exception.get('text')}"
 
 
 def _dict(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
 
 
 # --- dlq --------------------------------------------------------------------------------------------------------------

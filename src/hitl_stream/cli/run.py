@@ -26,12 +26,25 @@ from mode.types import ServiceT
 from hitl_stream import logs
 from hitl_stream.cli.settings import NO_FLAGS, SettingsFlags
 from hitl_stream.core.errors import BrokenError, HitlError, SettingsError, UnreachableError, UsageError
+from hitl_stream.metrics import Metrics
 from hitl_stream.process import serve
 from hitl_stream.roles.plugins import Plugins
 from hitl_stream.roles.router import Judge
 from hitl_stream.settings import Settings
-from hitl_stream.wire.topics import ROUTER_TOPICS, TopicSet
-from hitl_stream.wiring import ROUTER, kafka_client, router_services, topic_set
+from hitl_stream.wire.topics import CONTROL_TOPICS, EXECUTOR_TOPICS, ROUTER_TOPICS, TopicSet
+from hitl_stream.wiring import (
+    CONTROL,
+    CONTROL_READS,
+    EXECUTOR,
+    ROUTER,
+    control_services,
+    executor_services,
+    kafka_client,
+    new_metrics,
+    router_services,
+    together,
+    topic_set,
+)
 
 KAFKA_SECONDS_MAX = 15.0
 """A broker that restarts is back sooner; whoever supervises us starts us again."""
@@ -41,8 +54,16 @@ POLL_SECONDS = 0.25
 ANSWER_SECONDS_MAX = 5.0
 """One attempt to connect, or one question to a broker that took the connection."""
 
-ROLES: Mapping[str, Callable[[Settings, Judge], list[ServiceT]]] = {ROUTER: router_services}
-TOPICS: Mapping[str, tuple[str, ...]] = {ROUTER: ROUTER_TOPICS}
+ROLES: Mapping[str, Callable[[Settings, Judge, Metrics], list[ServiceT]]] = {
+    ROUTER: router_services,
+    EXECUTOR: executor_services,
+    CONTROL: control_services,
+}
+TOPICS: Mapping[str, tuple[str, ...]] = {
+    ROUTER: (*ROUTER_TOPICS, *CONTROL_TOPICS),
+    EXECUTOR: (*EXECUTOR_TOPICS, *CONTROL_TOPICS),
+    CONTROL: (*CONTROL_TOPICS, *CONTROL_READS),
+}
 
 
 def register(app: App) -> None:
@@ -53,10 +74,12 @@ def register(app: App) -> None:
 def run(*roles: Annotated[str, Parameter(name="ROLE")], flags: SettingsFlags = NO_FLAGS) -> int:
     """Run roles in this process until a signal ends it: `hitl run router`.
 
+    Nothing leaves a router or an executor while no control role runs.
+
     Parameters
     ----------
     roles
-        Which: router.
+        Which: router, executor, control.
     """
     _known(roles)
     settings = flags.load()
@@ -65,7 +88,10 @@ def run(*roles: Annotated[str, Parameter(name="ROLE")], flags: SettingsFlags = N
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until `serve` takes both signals
     with Plugins() as judge:
         try:
-            services = [service for role in dict.fromkeys(roles) for service in ROLES[role](settings, judge)]
+            metrics = new_metrics(settings)
+            services = together(
+                [service for role in dict.fromkeys(roles) for service in ROLES[role](settings, judge, metrics)]
+            )
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_preflight(settings, roles))
         except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from hitl_stream.cli.settings import FOUND, NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.lane import admin
 from hitl_stream.lane.admin import Difference, TopicPlan
-from hitl_stream.wiring import kafka_client, topic_set
+from hitl_stream.settings import kafka_client, topic_set
 
 T = TypeVar("T")
 Replication = Annotated[PositiveInt | None, Parameter(name="--replication")]

@@ -21,7 +21,7 @@ INT_MAX = 2**63 - 1
 SECONDS_MAX = 253_402_300_799
 """The end of the year 9999."""
 Text = Annotated[str, Meta(max_length=2_000)]
-Why = Annotated[str, Meta(max_length=2_000, pattern=r"\S")]
+Why = Annotated[str, Meta(max_length=2_000, pattern=r"[^\x00-\x20\x7f]")]
 """A reason that must be given: not empty, not only white space."""
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Selectors = Annotated[tuple[Annotated[str, Meta(max_length=500)], ...], Meta(max_length=SELECTORS_MAX)]

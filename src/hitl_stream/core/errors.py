@@ -5,6 +5,7 @@ HitlError
 │   ├── PolicyError       2  … in a policy file; carries every problem with line and column
 │   └── SettingsError     2  … in the settings
 ├── UnreachableError      4  Kafka was not reached; nothing was written
+│   └── UnknownOutcomeError  4  … or nobody can tell whether it was
 ├── RefusedError          5  the right, the signature or a ceiling is missing
 └── BrokenError           6  our own code or its world is broken; the process stops and the log replays
 
@@ -66,6 +67,10 @@ class UnreachableError(HitlError):
     """Kafka was not reached; nothing was written."""
 
     exit_code = 4
+
+
+class UnknownOutcomeError(UnreachableError):
+    """Kafka was reached, but did not answer: what was sent may be written or not."""
 
 
 class RefusedError(HitlError):

@@ -58,7 +58,7 @@ class _Place:
 class ParkingLot:
     """What lies parked, by origin and by what it touches. What is added and taken away comes in from outside.
 
-    About 1 kB an entry; there are as many as actions that a switch holds and whose time is not over. Each operation
+    About 1.6 kB an entry; there are as many as actions that a switch holds and whose time is not over. Each operation
     looks a place up and moves within its lines, but for `conflicting`, which is as long as what it yields.
     """
 

@@ -1,19 +1,26 @@
 """Kill switches: what each covers, and which hold an action back.
 
-A scope is a list of selectors `kind:value`. The same kind twice means either, different kinds mean both. It covers an
-action if it covers any of its changes. What is in doubt covers more, never less: a selector of an unknown kind, one
-without a value, and an empty scope cover everything.
+A scope is a list of selectors `kind:value`. The same kind twice means either, different kinds mean both, of one and the
+same change. It covers an action if it covers any of its changes. What is in doubt covers more, never less:
+- A selector of an unknown kind, one without a value, and an empty scope cover everything.
+- An action that does not say its destination is covered by a switch on any; a change that names a campaign and no
+  account, by one on any account; an agent that does not say its version, by one on any version of it.
+- Ids are compared without case, white space and invisible characters, for a platform may read `CMP-7 ` as `cmp-7`.
+- `agent-version:bidder-7`, without a version, covers all of them.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from typing import Generic, TypeVar
 
 from msgspec import Struct, structs
 
-from hitl_stream.core.action import Action, Change, Entity, Value
+from hitl_stream.core.action import Action, Agent, Change, Entity, Value
 from hitl_stream.core.events import Mode, Outcome
 from hitl_stream.core.quantity import UndefinedError, as_decimal
 from hitl_stream.core.reasons import Reason
@@ -21,11 +28,22 @@ from hitl_stream.core.reasons import Reason
 KINDS = ("campaign", "account", "agent-version", "agent", "destination", "type", "tenant")
 """Most selective first: by its first kind a switch is found. `global` is the eighth."""
 GLOBAL = "global:*"
-LOWERED = ("bid", "budget")
-"""A number in a field of such a name may go down under REDUCE_ONLY."""
+LOWERED = frozenset({"bid", "budget"})
+"""A number may go down under REDUCE_ONLY in a field whose name ends in one of these words, such as `daily_budget`."""
+UNITS = frozenset({"amount", "cents", "micros", "value"})
+"""Words after it that only say how it is counted: `cpc_bid_micros`."""
+WORD = re.compile("[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 PAUSED = {"status": ("paused",), "state": ("paused",), "paused": ("true",), "enabled": ("false",), "active": ("false",)}
 """Values that pause what they are set on, by field."""
 OUTCOMES = {Mode.HALT: Outcome.HOLD, Mode.REVIEW_ALL: Outcome.REVIEW, Mode.REDUCE_ONLY: Outcome.HOLD}
+ROWS_MAX = 20
+"""Rows that an explanation gives to switches: with more, a record could become too large to be parked at all."""
+SHOWN_MAX = 200
+"""Characters of a scope in such a row."""
+CACHED_MAX = 65_536
+"""Values remembered of each kind: ids of entities and agents, scopes. About 20 MB each when full."""
+
+T = TypeVar("T")
 
 
 class Switch(Struct, frozen=True):
@@ -46,7 +64,10 @@ class Switch(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True):
-    """An action as scopes see it: what all its changes share, and what each of them adds."""
+    """An action as scopes see it: what all its changes share, and what each of them adds.
+
+    `kind:` alone stands for something that was not said, and so may be anything.
+    """
 
     common: frozenset[str]
     parts: tuple[frozenset[str], ...]
@@ -54,32 +75,69 @@ class Target(Struct, frozen=True):
 
 def target_of(action: Action, tenant: str, entity: Entity) -> Target:
     """Return what scopes are compared with. An action without changes is about the entity that it names."""
-    agent = action.agent
-    common = {f"tenant:{tenant}", f"agent:{agent.id}", f"agent-version:{agent.id}@{agent.version}",
-              f"type:{action.type}"}  # fmt: skip
-    if action.destination is not None:
-        common.add(f"destination:{action.destination}")
-    entities = dict.fromkeys(change.entity for change in action.changes) if action.changes else (entity,)
-    return Target(frozenset(common), tuple(frozenset(_selectors(one)) for one in entities))
+    changes = action.changes
+    if len(changes) == 1 and action.entity is None:
+        return Target(common_of(action, tenant), (part_of(changes[0].entity),))
+    entities = dict.fromkeys([change.entity for change in changes] or [entity])
+    if action.entity is not None:
+        entities[action.entity] = None  # beside changes it means nothing, but an adapter may look at it
+    return Target(common_of(action, tenant), tuple(part_of(one) for one in entities))
 
 
-def _selectors(entity: Entity) -> Iterable[str]:
-    if entity.account is not None:
-        yield f"account:{entity.account}"
-    if entity.campaign is not None:
-        yield f"campaign:{entity.campaign}"
+def common_of(action: Action, tenant: str) -> frozenset[str]:
+    """Return the selectors that fit an action whatever it changes."""
+    return _common(tenant, action.agent, action.type, action.destination or "")
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=CACHED_MAX)
+def _common(tenant: str, agent: Agent, kind: str, destination: str) -> frozenset[str]:
+    name, version = folded(agent.id), folded(agent.version)
+    return frozenset({
+        f"tenant:{folded(tenant)}", f"agent:{name}", f"agent-version:{name}", f"agent-version:{name}@{version}",
+        f"type:{folded(kind)}", f"destination:{folded(destination)}",
+    })  # fmt: skip
+
+
+@lru_cache(maxsize=CACHED_MAX)
+def part_of(entity: Entity) -> frozenset[str]:
+    """Return the selectors that fit one entity."""
+    if entity.campaign is None:
+        return frozenset() if entity.account is None else frozenset({f"account:{folded(entity.account)}"})
+    return frozenset({f"account:{folded(entity.account or '')}", f"campaign:{folded(entity.campaign)}"})
+
+
+def folded(text: str) -> str:
+    """Return what two spellings of an id share: no case, no compatibility forms, nothing that cannot be seen.
+
+    >>> folded(" CMP\u200b-7 "), folded("\uff43mp-7")
+    ('cmp-7', 'cmp-7')
+    """
+    if text.isascii() and text.isprintable():
+        return text.replace(" ", "").lower()
+    while (plain := _seen(unicodedata.normalize("NFKD", _seen(text).casefold()))) != text:
+        text = plain
+    return text
+
+
+def _seen(text: str) -> str:
+    return "".join(one for one in text if not one.isspace() and unicodedata.category(one) not in ("Cc", "Cf"))
+
+
+@lru_cache(maxsize=CACHED_MAX)
 def parsed(scope: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
-    """Return a scope's selectors by kind; empty for one that covers everything."""
+    """Return by kind what a target must have one of; empty for a scope that covers everything."""
     kinds: dict[str, set[str]] = {}
     for selector in scope:
-        kind, colon, value = selector.partition(":")
-        if kind not in KINDS or not colon or not value:
+        kind, _, value = selector.partition(":")
+        kind, value = folded(kind), folded(value)
+        if kind not in KINDS or not value:
             return {}
-        kinds.setdefault(kind, set()).add(selector)
-    return {kind: frozenset(selectors) for kind, selectors in kinds.items()}
+        wanted = kinds.setdefault(kind, {f"{kind}:"})
+        wanted.add(f"{kind}:{value}")
+        if kind == "agent-version":
+            # Both an agent's id and its version may hold an @: wherever the version begins, it may not have been said.
+            wanted.update(f"{kind}:{value[: place + 1]}" for place, one in enumerate(value) if one == "@")
+    return {kind: frozenset(wanted) for kind, wanted in kinds.items()}
 
 
 def covers(scope: tuple[str, ...], target: Target) -> bool:
@@ -89,49 +147,51 @@ def covers(scope: tuple[str, ...], target: Target) -> bool:
     >>> covers(("campaign:c", "campaign:d", "tenant:acme"), one), covers(("campaign:c", "tenant:other"), one)
     (True, False)
     """
-    wanted = parsed(scope).values()
-    return any(all(selectors & (target.common | part) for selectors in wanted) for part in target.parts)
+    common = target.common
+    open_kinds = [wanted for wanted in parsed(scope).values() if wanted.isdisjoint(common)]
+    if not open_kinds:
+        return True
+    return any(not any(wanted.isdisjoint(part) for wanted in open_kinds) for part in target.parts)
 
 
-class Switches:
-    """All switches ever engaged, found by what they cover. Only the fold of the control log changes it."""
+class ByScope(Generic[T]):
+    """Things that have a scope, found by what they cover. They are put in by rising number."""
 
     def __init__(self) -> None:
-        self.all: dict[int, Switch] = {}
-        """By epoch, oldest first."""
-        self.engaged: dict[int, Switch] = {}
-        """Those that are not released."""
-        self._engaged_by: dict[str, dict[int, Switch]] = {}
-        self._all_by: dict[str, dict[int, Switch]] = {}
+        self._by: dict[str, dict[int, tuple[tuple[str, ...], T]]] = {}
 
-    def engage(self, switch: Switch) -> None:
-        """Take in a switch. It holds until it is released, whatever else is engaged."""
-        self.all[switch.epoch] = self.engaged[switch.epoch] = switch
-        for anchor in _anchors(switch.scope):
-            self._engaged_by.setdefault(anchor, {})[switch.epoch] = switch
-            self._all_by.setdefault(anchor, {})[switch.epoch] = switch
+    def put(self, number: int, scope: tuple[str, ...], thing: T) -> None:
+        """Take in a thing; one that is there under this number is replaced, and keeps its place."""
+        for anchor in _anchors(scope):
+            self._by.setdefault(anchor, {})[number] = scope, thing
 
-    def release(self, epoch: int, by: int) -> None:
-        """Release one switch by the command at epoch `by`; one that is not engaged stays as it is."""
-        switch = self.engaged.pop(epoch, None)
-        if switch is None:
-            return
-        self.all[epoch] = _released(switch, by)
-        for anchor in _anchors(switch.scope):
-            del self._engaged_by[anchor][epoch]
-            if not self._engaged_by[anchor]:
-                del self._engaged_by[anchor]
-            self._all_by[anchor][epoch] = self.all[epoch]
+    def drop(self, number: int, scope: tuple[str, ...]) -> None:
+        """Forget a thing that was put in."""
+        for anchor in _anchors(scope):
+            things = self._by[anchor]
+            del things[number]
+            if not things:
+                del self._by[anchor]
 
-    def covering(self, target: Target) -> tuple[Switch, ...]:
-        """Return the engaged switches that cover an action, oldest first."""
-        return _found(self._engaged_by, target, -1) if self.engaged else ()
+    def covering(self, target: Target, since: int = -1) -> list[tuple[int, T]]:
+        """Return what covers an action and was put in after number `since`, by number."""
+        found: dict[int, T] = {}
+        by = self._by
+        for selector in chain((GLOBAL,), target.common, *target.parts):
+            things = by.get(selector)
+            if things is None:
+                continue
+            for number in reversed(things):
+                if number <= since:
+                    break
+                scope, thing = things[number]
+                if number not in found and covers(scope, target):
+                    found[number] = thing
+        return sorted(found.items(), key=_number)
 
-    def blocking(self, target: Target, since: int) -> tuple[Switch, ...]:
-        """Return the switches that cover an action and were engaged after epoch `since`, released or not."""
-        if not self.all or next(reversed(self.all)) <= since:
-            return ()
-        return _found(self._all_by, target, since)
+
+def _number(item: tuple[int, object]) -> int:
+    return item[0]
 
 
 def _anchors(scope: tuple[str, ...]) -> Iterable[str]:
@@ -140,49 +200,100 @@ def _anchors(scope: tuple[str, ...]) -> Iterable[str]:
     return next((kinds[kind] for kind in KINDS if kind in kinds), (GLOBAL,))
 
 
-def _found(by: Mapping[str, Mapping[int, Switch]], target: Target, since: int) -> tuple[Switch, ...]:
-    found: dict[int, Switch] = {}
-    for selector in chain((GLOBAL,), target.common, *target.parts):
-        for epoch, switch in by.get(selector, {}).items():
-            if epoch > since and epoch not in found and covers(switch.scope, target):
-                found[epoch] = switch
-    return tuple(found[epoch] for epoch in sorted(found))
+class Switches:
+    """All switches ever engaged, found by what they cover. Only the fold of the control log changes it.
 
+    Kept for ever, as the log is: about 2 kB a switch.
+    """
 
-def _released(switch: Switch, by: int) -> Switch:
-    return structs.replace(switch, released=by)
+    def __init__(self) -> None:
+        self.all: dict[int, Switch] = {}
+        """By epoch, oldest first."""
+        self.engaged: dict[int, Switch] = {}
+        """Those that are not released."""
+        self._engaged: ByScope[Switch] = ByScope()
+        self._all: ByScope[Switch] = ByScope()
+
+    def engage(self, switch: Switch) -> None:
+        """Take in a switch, newer than all others. It holds until it is released, whatever else is engaged."""
+        self.all[switch.epoch] = self.engaged[switch.epoch] = switch
+        self._engaged.put(switch.epoch, switch.scope, switch)
+        self._all.put(switch.epoch, switch.scope, switch)
+
+    def release(self, epoch: int, by: int) -> None:
+        """Release one switch by the command at epoch `by`; one that is not engaged stays as it is."""
+        switch = self.engaged.pop(epoch, None)
+        if switch is None:
+            return
+        self._engaged.drop(epoch, switch.scope)
+        self.all[epoch] = released = structs.replace(switch, released=by)
+        self._all.put(epoch, switch.scope, released)
+
+    def covering(self, target: Target) -> tuple[Switch, ...]:
+        """Return the engaged switches that cover an action, oldest first."""
+        return tuple([switch for _, switch in self._engaged.covering(target)]) if self.engaged else ()
+
+    def blocking(self, target: Target, since: int) -> tuple[Switch, ...]:
+        """Return the switches that cover an action and were engaged after epoch `since`, released or not."""
+        if not self.all or next(reversed(self.all)) <= since:
+            return ()
+        return tuple([switch for _, switch in self._all.covering(target, since)])
 
 
 def reasons_of(covering: Sequence[Switch], action: Action, queue: str) -> list[Reason]:
     """Return what the switches that cover an action say of it; one that only reduces passes REDUCE_ONLY.
 
     `queue` is asked under REVIEW_ALL. The agent's own `before` is believed here; the executor judges once more by what
-    stands on the platform.
+    stands on the platform. Of more than `ROWS_MAX` the strictest and oldest have a row each, the rest one together.
     """
-    reasons = []
-    for switch in covering:
-        if switch.mode is Mode.REDUCE_ONLY and reduces(action):
-            continue
-        outcome = OUTCOMES[switch.mode]
-        asked = queue if outcome is Outcome.REVIEW else None
-        reasons.append(Reason(f"switch.{switch.epoch}", switch.mode.value, " ".join(switch.scope), outcome, asked))
-    return reasons
+    if not covering:
+        return []
+    passes = reduces(action)
+    holding = [switch for switch in covering if switch.mode is not Mode.REDUCE_ONLY or not passes]
+    if len(holding) <= ROWS_MAX:
+        return [_reason(switch, queue) for switch in holding]
+    holding.sort(key=lambda switch: (-OUTCOMES[switch.mode], switch.epoch))
+    rest = _reason(holding[ROWS_MAX], queue)
+    more = Reason("switches.more", f"{len(holding) - ROWS_MAX} more", None, rest.outcome, rest.queue)
+    return [*(_reason(switch, queue) for switch in holding[:ROWS_MAX]), more]
 
 
-def reduces(action: Action) -> bool:
-    """Say whether every change lowers a bid or a budget, or pauses; nothing to see means no."""
-    return bool(action.changes) and all(lowers(change, change.before) for change in action.changes)
+def _reason(switch: Switch, queue: str) -> Reason:
+    outcome = OUTCOMES[switch.mode]
+    asked = queue if outcome is Outcome.REVIEW else None
+    return Reason(f"switch.{switch.epoch}", switch.mode.value, " ".join(switch.scope)[:SHOWN_MAX], outcome, asked)
+
+
+def reduces(action: Action, present: Sequence[Value | None] | None = None) -> bool:
+    """Say whether an action does nothing but lower bids and budgets, or pause; nothing to see means no.
+
+    `present` is what stands on the platform now, change by change; without it the agent's `before` is believed.
+    """
+    changes = action.changes
+    if not changes or action.content is not None:
+        return False
+    now = [change.before for change in changes] if present is None else present
+    return all(lowers(change, value) for change, value in zip(changes, now, strict=True))
 
 
 def lowers(change: Change, present: Value | None) -> bool:
-    """Say whether a change lowers a bid or a budget from what stands there now, or pauses."""
+    """Say whether a change lowers a bid or a budget from what stands there now (in the same unit), or pauses."""
     pausing = PAUSED.get(change.field.lower())
     if pausing is not None:
         return str(change.after).lower() in pausing
-    if not any(word in change.field.lower() for word in LOWERED):
+    if not _is_lowered(change.field):
         return False
     try:
         before, after = as_decimal(present, "before"), as_decimal(change.after, "after")
     except UndefinedError:
         return False
     return 0 <= after < before
+
+
+@lru_cache(maxsize=4_096)
+def _is_lowered(field: str) -> bool:
+    """Say whether less of it is less spent: `max_cpc_bid`, `dailyBudget`; not `bid_target_roas`, not `forbidden`."""
+    words = [word.lower() for word in WORD.findall(field)] if field.isascii() else []
+    while words and words[-1] in UNITS:
+        words.pop()
+    return bool(words) and words[-1] in LOWERED

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, DecimalException
+from functools import lru_cache
 
-from hitl_stream.core.action import Action, Evidence
+from hitl_stream.core.action import Action, Change, Evidence
+from hitl_stream.core.commands import Pin
 from hitl_stream.core.events import Outcome
 from hitl_stream.core.fields import ABSENT, Facts, FieldError, reader
 from hitl_stream.core.policy.model import TEXT_LENGTH_MAX, Policy
 from hitl_stream.core.quantity import EXACT, UndefinedError, as_decimal, as_float, in_currency
 from hitl_stream.core.reasons import Reason
+from hitl_stream.core.switches import ByScope, Target, common_of, folded, part_of
+from hitl_stream.core.validators import Verdicts
 
 Trigger = Callable[[Action, Facts], Reason | None]
+Triggers = Callable[[Action, Facts, Verdicts], Sequence[Reason]]
+"""Several in one: each that fires is a reason."""
 
 ETHICAL_FLAG = "ethical"
+PINS_SHOWN_MAX = 20
+"""Pins that an explanation lists: with more, a record could become too large for its topic."""
+VALUE_SHOWN_MAX = 60
 
 
 def budget_overrun(policy: Policy, needed: bool, queue: str) -> Trigger | None:
@@ -109,3 +118,77 @@ def _progress(evidence: Evidence) -> int:
         return 0
     moved = (value > before) - (value < before)
     return moved if evidence.better == "up" else -moved
+
+
+PinBook = Mapping[str, ByScope[Pin]]
+"""Pins by the field that they are about, then by scope."""
+
+
+def pin_book(pins: Mapping[int, Pin]) -> PinBook:
+    """Return pins as they are looked up; they come by epoch."""
+    book: dict[str, ByScope[Pin]] = {}
+    for epoch, pin in sorted(pins.items()):
+        book.setdefault(folded(pin.field), ByScope()).put(epoch, pin.scope, pin)
+    return book
+
+
+def contradicts(book: PinBook, queue: str) -> Triggers:
+    """Build the trigger for contradicting a person's signed strategy decision.
+
+    A change contradicts a pin on its field whose scope covers it, if it goes the other way than `direction`, sets a
+    value outside of `range`, is in another unit than `unit`, or cannot be compared.
+    """
+
+    def trigger(action: Action, facts: Facts, verdicts: Verdicts) -> Sequence[Reason]:
+        found: dict[int, Reason] = {}
+        for change in action.changes:
+            about = book.get(_folded_field(change.field))
+            if about is None:
+                continue
+            target = Target(common_of(action, action.tenant), (part_of(change.entity),))
+            for epoch, pin in about.covering(target):
+                limit = _broken(pin, change) if epoch not in found else None
+                if limit is not None:
+                    found[epoch] = Reason("pin", _saw(change), f"{limit} (control/{epoch})", Outcome.ESCALATE, queue)
+        return [found[epoch] for epoch in sorted(found)[:PINS_SHOWN_MAX]]
+
+    return trigger
+
+
+_folded_field = lru_cache(maxsize=4_096)(folded)
+
+
+def _broken(pin: Pin, change: Change) -> str | None:
+    """Say what a pin demands that a change does not keep, or None."""
+    if pin.unit is not None and change.unit != pin.unit:
+        return f"in {pin.unit}"
+    if pin.direction is not None and not _goes(change, pin.direction):
+        return f"only {pin.direction}"
+    low, high = pin.range or (None, None)
+    if not _lies_within(change, low, high):
+        return f"{low or '-∞'} to {high or '∞'}"
+    return None
+
+
+def _goes(change: Change, direction: str) -> bool:
+    """Say whether a change goes in a direction, or stays where it is."""
+    try:
+        before, after = as_decimal(change.before, "before"), as_decimal(change.after, "after")
+    except UndefinedError:
+        return False
+    return after <= before if direction == "down" else after >= before
+
+
+def _lies_within(change: Change, low: str | None, high: str | None) -> bool:
+    if low is None and high is None:
+        return True
+    try:
+        after = as_decimal(change.after, "after")
+        return (low is None or after >= as_decimal(low, "low")) and (high is None or after <= as_decimal(high, "high"))
+    except UndefinedError:
+        return False
+
+
+def _saw(change: Change) -> str:
+    before, after = (f"{value!s:.{VALUE_SHOWN_MAX}}" for value in (change.before, change.after))
+    return f"{change.field} {before} → {after}"

@@ -1,7 +1,8 @@
 """`hitl explain`: everything the log holds about one action, in the order of time.
 
 Records are found by the bytes of the action's id, then decoded, so that an id which merely occurs in another record's
-text does not count. Dead letters could not be decoded: whatever mentions the id is shown. Canaries are left out.
+text does not count. Dead letters could not be decoded: whatever mentions the id is shown. Canaries are left out. What
+held it back stands among its records: when each of those switches was engaged, by whom, and how it was released.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from aiokafka import TopicPartition
 from hitl_stream.core.action import entity_of
 from hitl_stream.core.errors import UsageError
 from hitl_stream.lane.admin import Client
+from hitl_stream.lane.past import Past, read_past
 from hitl_stream.lane.reader import Span, read, record_at, spans
 from hitl_stream.lane.step import Record
 from hitl_stream.wire.codec import Undecodable, decode
+from hitl_stream.wire.control_past import ControlPast
 from hitl_stream.wire.home import home
 from hitl_stream.wire.records import (
     ERROR_HEADER,
@@ -53,12 +56,18 @@ OUTPUTS = (
 """Where something about an action may stand besides the action topics, in the order in which it would happen."""
 ENTRIES_MAX = 200
 """An id that is repeated for ever must not fill the memory; the newest ones are kept."""
+SWITCHES_MAX = 100
+"""Switches told about: an action that was parked again and again can name many."""
 ORIGINS_MAX = 20
 """Places looked up one by one, where the log names an origin that was not read."""
 NEAR_MAX = 500
 """Ids remembered that begin and end most like the one asked for; of these the nearest are named."""
 NEAREST_MAX = 5
 NEAREST_RATIO = 0.6
+CONTROL = "control"
+"""How entries are called that are no record of the action, but of a switch that held it."""
+_SWITCH = re.compile(r"switch\.([0-9]{1,19})")
+"""The rule of a reason that a switch gives, and its epoch."""
 _TENANT = re.compile(rb'"tenant":\s*("(?:[^"\\]|\\.){0,200}")')
 _ACTION_ID = re.compile(rb'"action_id":\s*("(?:[^"\\]|\\.){0,200}")')
 
@@ -77,13 +86,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Story:
-    """What the log holds about one action; without entries it was not found, and `nearest` are ids that look alike."""
+    """What the log holds about one action; without entries it was not found, and `nearest` are ids that look alike.
+
+    `untold` says why switches that are named are only named; empty: they are told about, or there are none.
+    """
 
     tenant: str
     action_id: str
     entries: tuple[Entry, ...]
     nearest: tuple[str, ...] = ()
     left_out: int = 0
+    untold: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,8 +123,14 @@ def asked(text: str, tenant: str = "", entity: str | None = None, since_ms: int 
     return Asked(named, action_id, entity.partition("/")[0] if entity else None, since_ms)
 
 
-async def explain(client: Client, topics: TopicSet, inputs: Iterable[str], about: Asked, tenant: str = "") -> Story:
-    """Read the log for one action. `inputs` are the action topics; `tenant` is that of actions which name none."""
+async def explain(
+    client: Client, topics: TopicSet, inputs: Iterable[str], about: Asked, tenant: str = "", trust: str = ""
+) -> Story:
+    """Read the log for one action.
+
+    `inputs` are the action topics, `tenant` is that of actions which name none, `trust` names the first record of
+    `control` that counts. Raises `UnreachableError` without Kafka.
+    """
     names = {**dict.fromkeys(inputs, "actions"), **{topics.name(name): name for name in OUTPUTS}}
     partition = None if about.account is None else home(about.tenant, about.account, topics.partitions)
     wanted = await spans(client, names, since_ms=about.since_ms, partition=partition)
@@ -122,9 +141,45 @@ async def explain(client: Client, topics: TopicSet, inputs: Iterable[str], about
                 found.look(names[topic], record)
     for place in tuple(found.origins)[:ORIGINS_MAX]:
         await _fetch(client, place, wanted, names, found)
-    entries = sorted(found.entries, key=lambda entry: (entry.at_ms, _rank(entry.what), entry.place))
+    switches = sorted(_switches(found.entries))[:SWITCHES_MAX]
+    past = await read_past(client, topics, trust, heartbeats=False) if switches else Past(None)
+    told = [] if past.log is None else _told(past.log, topics.name(CONTROL), switches)
+    entries = sorted((*found.entries, *told), key=lambda entry: (entry.at_ms, _rank(entry.what), entry.place))
     nearest = () if entries else found.nearest()
-    return Story(about.tenant, about.action_id, tuple(entries), nearest, found.left_out)
+    return Story(about.tenant, about.action_id, tuple(entries), nearest, found.left_out, past.why)
+
+
+def _switches(entries: Iterable[Entry]) -> set[int]:
+    """Return the epochs of the switches that held an action back."""
+    epochs: set[int] = set()
+    for entry in entries:
+        parked, reasons = entry.says.get("parked"), entry.says.get("reasons")
+        named = parked.get("switches") if isinstance(parked, dict) else None
+        epochs.update(epoch for epoch in (named if isinstance(named, list) else ()) if isinstance(epoch, int))
+        for row in reasons if isinstance(reasons, list) else ():
+            rule = _SWITCH.fullmatch(str(row.get("rule"))) if isinstance(row, dict) else None
+            if rule is not None:
+                epochs.add(int(rule[1]))
+    return epochs
+
+
+def _told(log: ControlPast, topic: str, epochs: Iterable[int]) -> Iterator[Entry]:
+    """Yield when each switch was engaged and released, and by whom."""
+    for epoch in epochs:
+        switch, release = log.control.switches.all.get(epoch), log.releases.get(epoch)
+        if switch is None:
+            continue
+        says: dict[str, Any] = {
+            "typ": "engage", "switch": epoch, "mode": switch.mode.value, "scope": list(switch.scope), "by": switch.by,
+            "reason": switch.reason, "source": switch.source,
+        }  # fmt: skip
+        yield Entry(switch.at_ms, f"{topic}/0/{epoch}", CONTROL, says)
+        if release is not None:
+            says = {
+                "typ": "release", "switch": epoch, "by": release.by, "asked_by": release.asked_by,
+                "asked": time_text(release.asked_ms), "reason": release.reason,
+            }  # fmt: skip
+            yield Entry(release.at_ms, f"{topic}/0/{release.epoch}", CONTROL, says)
 
 
 async def _fetch(

@@ -88,8 +88,10 @@ def test_within_its_stretch_a_policy_compiles_to_the_same_gates(now: int, later:
         assert extras(compiled(policy, now + later)) == extras(first)
 
 
-def test_a_removed_gate_is_not_asked() -> None:
-    assert not fires(gated(state="removed"), NOW_MS)
+@pytest.mark.behaviour("I17")
+def test_a_file_removes_no_gate_by_itself() -> None:
+    """Lint refuses such a file; whatever way it came here, only a signed record with its evidence removes a gate."""
+    assert fires(gated(state="removed"), NOW_MS)
 
 
 def test_only_active_gates_ask_for_plugins() -> None:

@@ -1,7 +1,7 @@
 """A policy as the router reads it: one object per class, with every look-up done beforehand.
 
-Only what names an action's class runs for it. Gates have a first and a last day, so a compiled policy is good for a
-stretch of time and says which.
+Only what names an action's class runs for it. Gates have a first and a last day, and pins an end, so a compiled policy
+is good for a stretch of time and says which. What signed records say (`Rules`) is compiled in.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from hitl_stream.core.action import Action
+from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.events import Level, Outcome
 from hitl_stream.core.fields import ABSENT, Facts, FieldError, Read, raw_reader, reader
-from hitl_stream.core.policy.lint import audit_floor, ceiling
+from hitl_stream.core.policy.lint import audit_floor, ceiling, is_protected
 from hitl_stream.core.policy.model import ActionClass, Gate, Match, Policy, Rule, duration_ms
+from hitl_stream.core.policy.rules import NO_RECORDS, NO_RULES, GateStates, Rules, State, gate_digest, gate_states
 from hitl_stream.core.quantity import EXACT, NEAR
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.score import Scale
-from hitl_stream.core.triggers import Trigger, budget_overrun, denied_terms, wrong_signal
+from hitl_stream.core.triggers import Trigger, budget_overrun, contradicts, denied_terms, pin_book, wrong_signal
 from hitl_stream.core.validators import Check, Finding, PluginError, Verdicts, checker, plugin_of
 from hitl_stream.core.window import Reach
 
@@ -92,7 +94,7 @@ class CompiledClass:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A policy, ready to route with from `since_ms` until `until_ms` (when a gate begins or ends)."""
+    """A policy, ready to route with from `since_ms` until `until_ms` (when a gate begins or ends, or a pin ends)."""
 
     policy: Policy
     digest: str
@@ -142,28 +144,40 @@ class _Known(dict[str, bool]):
         return known
 
 
-def compile_policy(policy: Policy, digest: str, now_ms: int) -> Compiled:
-    """Compile a policy for the moment `now_ms`. Its references must hold: `lint` has seen them."""
-    return _Compiler(policy, digest, now_ms).compile()
+def compile_policy(policy: Policy, digest: str, now_ms: int, rules: Rules = NO_RULES) -> Compiled:
+    """Compile a policy for the moment `now_ms`, under `rules`. Its references must hold: `lint` has seen them."""
+    return _Compiler(policy, digest, now_ms, rules).compile()
 
 
 class _Compiler:
-    def __init__(self, policy: Policy, digest: str, now_ms: int) -> None:
+    def __init__(self, policy: Policy, digest: str, now_ms: int, rules: Rules) -> None:
         self.policy = policy
         self.digest = digest
         self.now_ms = now_ms
+        self.rules = rules
         self.zone = ZoneInfo(policy.time_zone)
         windows = {duration_ms(window) for spec in policy.classes.values() for window in spec.auto_max_change_per}
         self.windows = tuple(sorted(windows))
         self.checks: dict[str, Check] = {}
+        self.pins = pin_book({n: pin for n, pin in rules.pins.items() if milliseconds(pin.until) > now_ms})
 
     def compile(self) -> Compiled:
         policy, defaults = self.policy, self.policy.defaults
         longest = max([defaults.max_age, *(spec.max_age for spec in policy.classes.values() if spec.max_age)])
         since, until = self._validity()
-        undefined = self._class("none", ActionClass(), "none", Reason(
-            "class.undefined", "a type without a class", None, Outcome.ESCALATE, defaults.queue))  # fmt: skip
-        classes = {name: self._class(name, spec, name, None) for name, spec in policy.classes.items()}
+        baseline = Reason("class.undefined", "a type without a class", None, Outcome.ESCALATE, defaults.queue)
+        undefined = self._class("none", ActionClass(), "none", baseline)
+        levels = self.rules.levels
+        classes = {
+            # A record may hold down a type that the file does not even name.
+            name: self._class(name, ActionClass(), "none", baseline, levels[name])
+            for name in levels
+            if name not in policy.classes
+        }
+        classes |= {
+            name: self._class(name, spec, name, None, levels.get(name, Level.LOG))
+            for name, spec in policy.classes.items()
+        }
         return Compiled(
             policy=policy,
             digest=self.digest,
@@ -183,12 +197,15 @@ class _Compiler:
             until_ms=until,
         )
 
-    def _class(self, name: str, spec: ActionClass, label: str, baseline: Reason | None) -> CompiledClass:
+    def _class(
+        self, name: str, spec: ActionClass, label: str, baseline: Reason | None, said: int = Level.LOG
+    ) -> CompiledClass:
         policy = self.policy
         queue = spec.queue or policy.defaults.queue
         senior = (policy.queues[queue].next if queue in policy.queues else None) or policy.defaults.queue
         # Lint refuses a file that is over its ceiling; whatever way a policy came here, no action runs over it.
-        level = Level(min(spec.level, ceiling(spec.consequence)))
+        filed = Level(min(spec.level, ceiling(spec.consequence)))
+        level = Level(min(filed, said))
         review = spec.review or {2: "all", 4: "sample"}.get(level, "above_risk")
         risk = review in ("all", "above_risk")
         doubt = risk or review == "edge_cases"
@@ -199,9 +216,10 @@ class _Compiler:
         audit = policy.defaults.audit_sample if spec.audit_sample is None else spec.audit_sample
         p = float(max(audit, audit_floor(spec.consequence))) if level >= Level.REPORT else 0.0
         limit = spec.auto_max_change
-        if limit is None and "financial" in spec.consequence and level >= Level.REPORT:
+        # By the file's level: a class that a record holds down loses no limit by it.
+        if limit is None and "financial" in spec.consequence and filed >= Level.REPORT:
             limit = policy.defaults.auto_max_change
-        extras, plugins = self._extras(name, queue, senior)
+        extras, plugins = self._extras(name, spec, queue, senior)
         amount = self._money(cap) if cap is not None and risk else None
         confidence = spec.auto_min_confidence if doubt else None
         return CompiledClass(
@@ -257,19 +275,42 @@ class _Compiler:
             found.append(wrong_signal(spec.goal, senior))
         return tuple(trigger for trigger in found if trigger is not None)
 
-    def _extras(self, name: str, queue: str, senior: str) -> tuple[tuple[Extra, ...], tuple[PluginJob, ...]]:
+    def _extras(
+        self, name: str, spec: ActionClass, queue: str, senior: str
+    ) -> tuple[tuple[Extra, ...], tuple[PluginJob, ...]]:
         extras = [self._rule(rule, queue, senior) for rule in self.policy.rules if name in rule.classes]
         jobs: dict[str, PluginJob] = {}
         for gate_name, gate in self.policy.gates.items():
-            if name not in gate.classes or gate.state == "removed" or not self._active(gate):
+            if name not in gate.classes or not self._active(gate):
                 continue
-            extras.append(self._gate(gate_name, gate, queue, senior))
+            states = self._states(gate_name, gate, spec)
+            if states.one == "removed":
+                continue
+            extras.append(self._stated(gate_name, gate, states, queue, senior))
             for validator in gate.validators:
-                spec = self.policy.validators[validator]
-                plugin = plugin_of(spec)
+                judge = self.policy.validators[validator]
+                plugin = plugin_of(judge)
                 if plugin is not None:
-                    jobs[validator] = PluginJob(validator, plugin, reader(spec.field, self.policy))
+                    jobs[validator] = PluginJob(validator, plugin, reader(judge.field, self.policy))
+        if self.pins:
+            extras.append(contradicts(self.pins, senior))
         return tuple(extras), tuple(jobs.values())
+
+    def _states(self, name: str, gate: Gate, spec: ActionClass) -> GateStates:
+        records = self.rules.gates.get(name, NO_RECORDS)
+        definition = gate_digest(self.policy, name) if records else ""
+        return gate_states(gate.state, records, definition, is_protected(spec.consequence))
+
+    def _stated(self, name: str, gate: Gate, states: GateStates, queue: str, senior: str) -> Extra:
+        """Return a gate that enforces or observes, or one for which that depends on the agent's version."""
+        if states.one is not None:
+            return self._gate(name, gate, queue, senior, states.one == "enforce")
+        by_state: dict[State, Extra] = {
+            "enforce": self._gate(name, gate, queue, senior, True),
+            "observe": self._gate(name, gate, queue, senior, False),
+            "removed": lambda action, facts, verdicts: NONE,
+        }
+        return lambda action, facts, verdicts: by_state[states.of(action.agent)](action, facts, verdicts)
 
     def _rule(self, rule: Rule, queue: str, senior: str) -> Extra:
         tests = self._tests(rule.match)
@@ -292,9 +333,8 @@ class _Compiler:
 
         return extra
 
-    def _gate(self, gate_name: str, gate: Gate, queue: str, senior: str) -> Extra:
+    def _gate(self, gate_name: str, gate: Gate, queue: str, senior: str, counts: bool) -> Extra:
         segment = self._tests(gate.segment) if gate.segment else None
-        counts = gate.state == "enforce"
         parts = []
         for name in gate.validators:
             spec = self.policy.validators[name]
@@ -385,6 +425,7 @@ class _Compiler:
 
     def _validity(self) -> tuple[int, int]:
         edges = [edge for gate in self.policy.gates.values() for edge in self._days(gate)]
+        edges += [milliseconds(pin.until) for pin in self.rules.pins.values()]
         before = [edge for edge in edges if edge <= self.now_ms]
         after = [edge for edge in edges if edge > self.now_ms]
         return max(before, default=0), min(after, default=2**62)
