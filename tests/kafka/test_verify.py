@@ -25,6 +25,7 @@ from hitl_stream.lane.step import Moment, Output
 from hitl_stream.lane.verify import verify
 from hitl_stream.wire.records import VIA_HEADER
 from hitl_stream.wire.seal import SealKey
+from hitl_stream.wire.signing import create_signing_key
 from hitl_stream.wire.topics import CONTROL_TOPICS, ROUTER_TOPICS
 from support.history import Installation, action
 from support.kafka import Topics, producing, read, send, within
@@ -556,6 +557,24 @@ def test_what_is_committed_after_a_switch_is_effective_is_found(oncall: OnCall):
     violation = report.violations[0]
     assert violation.places == (f"{oncall.topics.name('execute')}/1/0",)
     assert "after switch 1 (HALT) was EFFECTIVE" in violation.what
+
+
+def test_a_forged_heartbeat_makes_nothing_effective(oncall: OnCall, tmp_path: Path):
+    router = router_of(oncall)
+    forged = FakeControl(oncall)
+    forged.key = create_signing_key(tmp_path / "others", "control-1", "control", "service")
+    with forged:
+        beaten(oncall, 0)
+
+        def engage() -> None:
+            beaten(oncall, oncall.engage("campaign:cmp-7"))
+
+        within(committed_late(router, engage))
+        report = looked_at(oncall, router)
+
+    assert found(report) == {}
+    assert report.figures["offending_commits"].count == 1
+    assert "effective" not in report.figures
 
 
 def test_what_a_switch_does_not_cover_is_committed_as_before(oncall: OnCall):

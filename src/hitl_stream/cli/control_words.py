@@ -47,9 +47,8 @@ WORDS: Mapping[Rejection, str] = {
     Rejection.TOO_LATE: f"it was asked for more than {CONFIRM_MS_MAX // _HOURS} h before; ask for it anew",
     Rejection.UNKNOWN: "what it names is not there: nothing of that epoch is engaged, or waits to be confirmed",
     Rejection.INVALID: "it asks for what nobody may ask for",
-    Rejection.FULL: "so much of this holder's waits, or holds, already that there is no room for more; let others "
-    "confirm what waits, or wait until it has lapsed",
-    Rejection.FULL: f"its holder has {PENDING_MAX} commands that wait, or {PINS_MAX} pins; let some end first",
+    Rejection.FULL: f"its holder has {PENDING_MAX} commands that wait, or {PINS_MAX} pins, already; let others confirm "
+    "what waits, or wait until some have lapsed",
 }
 """Why a record counts for nothing, to be read after "refused: "."""
 _CLAIMS = frozenset(("typ", *Command.__struct_fields__))

@@ -1,0 +1,409 @@
+"""`hitl switches`: what is engaged, whether that is proved, who waits for a second holder, and who is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hitl_stream.cli.appending import believed, trust_of
+from hitl_stream.cli.control_words import WORDS
+from hitl_stream.cli.live import SILENCE
+from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
+from hitl_stream.cli.terminal import emit, out
+from hitl_stream.cli.topics import reading
+from hitl_stream.core.commands import Contained, ReleaseRequest, Waiting
+from hitl_stream.core.control import RELEASE_MS_MIN, Control, Pending
+from hitl_stream.core.errors import UsageError
+from hitl_stream.core.escape import escaped
+from hitl_stream.core.events import Mode, Rejection
+from hitl_stream.core.switches import Switch
+from hitl_stream.lane.admin import cluster_id
+from hitl_stream.lane.control_reader import reading_control
+from hitl_stream.lane.heartbeats import SILENT_MS, Beat, Heartbeats, listening
+from hitl_stream.lane.instances import Instances, Seen, hearing_acks
+from hitl_stream.settings import Settings, kafka_client, topic_set
+from hitl_stream.wire.control_log import ControlLog
+from hitl_stream.wire.records import time_text
+
+LISTEN_SECONDS = SILENT_MS / 1000
+"""A single look waits so long for the first heartbeat."""
+SETTLE_SECONDS = 0.3
+"""After it, for the other control roles'."""
+REDRAW_SECONDS = 0.25
+SHOWN_MAX = 200
+"""Rows of a table on a terminal; `--json` gives all."""
+_MODES = {Mode.HALT: "bold red", Mode.REVIEW_ALL: "bold yellow", Mode.REDUCE_ONLY: "bold yellow"}
+_STATES = {"EFFECTIVE": "green", "released": "dim", "not proved": "bold yellow", "CONTAINED": "bold yellow"}
+Toggle = Annotated[bool, Parameter(negative="")]
+
+
+def register(app: App) -> None:
+    """Add the verb."""
+    app.command(switches)
+
+
+def switches(
+    *,
+    watch: Toggle = False,
+    all_: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    json: Json = False,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """Show what is engaged: by whom, since when, whether it is EFFECTIVE; who asked for a release; who is heard.
+
+    Parameters
+    ----------
+    watch
+        Draw it anew until Ctrl-C.
+    all_
+        Also what was released.
+    json
+        One object on stdout: {epoch, heard, control, switches, pending, instances}.
+    """
+    if watch and json:
+        raise UsageError("--watch draws on a terminal; for a program, ask --json again and again")
+    settings = flags.load()
+    if watch:
+        reading(_watch(settings, all_))
+        return 0
+    picture = reading(_look(settings))
+    if json:
+        emit(data(picture, all_))
+    else:
+        out.print(drawn(picture, all_))
+    return 0
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was found: the fold, the control roles that speak, and the instances that acknowledge.
+
+    `silent_ms` is for how long no heartbeat came; `now_ms` is the broker's time as far as it is known.
+    """
+
+    control: Control
+    alive: Mapping[str, Beat]
+    silent_ms: int
+    instances: Instances
+    refused: Mapping[Rejection, int] = field(default_factory=dict)
+
+    @property
+    def heard(self) -> bool:
+        """Say whether a control role speaks."""
+        return bool(self.alive) and self.silent_ms < SILENT_MS
+
+    @property
+    def now_ms(self) -> int:
+        """Return the newest append time that was seen."""
+        return max([self.control.at_ms, *(beat.at_ms for beat in self.alive.values())])
+
+    @property
+    def effective(self) -> int:
+        """Return up to which epoch everything engaged is proved."""
+        return max((beat.heartbeat.effective for beat in self.alive.values()), default=-1)
+
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        """Return who is waited for, by the control role that has proved most."""
+        return self._foremost.heartbeat.waiting if self._foremost else ()
+
+    @property
+    def contained(self) -> tuple[Contained, ...]:
+        """Return the calls that nobody can prove to be over."""
+        return self._foremost.heartbeat.contained if self._foremost else ()
+
+    @property
+    def _foremost(self) -> Beat | None:
+        return max(self.alive.values(), key=lambda beat: (beat.heartbeat.effective, beat.at_ms), default=None)
+
+
+async def _look(settings: Settings) -> Picture:
+    async with AsyncExitStack() as stack:
+        looking = await Looking.begin(settings, stack)
+        await looking.beats.hear(LISTEN_SECONDS)
+        while not looking.beats.alive() and looking.beats.silent_ms() < SILENT_MS:
+            await looking.beats.hear(REDRAW_SECONDS)
+        if looking.beats.alive():
+            await asyncio.sleep(SETTLE_SECONDS)
+            await looking.beats.hear(0)
+        return await looking.again()
+
+
+async def _watch(settings: Settings, all_: bool) -> None:
+    async with AsyncExitStack() as stack:
+        looking = await Looking.begin(settings, stack)
+        with Live(console=out, screen=out.is_terminal, auto_refresh=False, vertical_overflow="visible") as live:
+            while True:
+                await looking.beats.hear(REDRAW_SECONDS)
+                live.update(drawn(await looking.again(), all_), refresh=True)
+                await asyncio.sleep(REDRAW_SECONDS)
+
+
+class Looking:
+    """Everything that is read, kept open."""
+
+    def __init__(self, reader: Any, beats: Heartbeats, acks: Any) -> None:
+        self.beats = beats
+        self._reader, self._acks = reader, acks
+
+    @classmethod
+    async def begin(cls, settings: Settings, stack: AsyncExitStack) -> Looking:
+        """Connect, and fold the control log."""
+        client, topics, trust = kafka_client(settings), topic_set(settings), trust_of(settings)
+        audience = await cluster_id(client)
+        reader = await stack.enter_async_context(reading_control(client, topics, trust, audience))
+        log: ControlLog = believed(await reader.catch_up(), topics.name("control"))
+        beats = await stack.enter_async_context(listening(client, topics, audience, lambda: log.control.keys))
+        acks = await stack.enter_async_context(hearing_acks(client, topics, settings.keys_dir))
+        return cls(reader, beats, acks)
+
+    async def again(self) -> Picture:
+        """Read on, and return how things stand."""
+        log = await self._reader.catch_up()
+        instances = await self._acks.catch_up()
+        beats = self.beats
+        return Picture(log.control, beats.alive(), beats.silent_ms(), instances, dict(beats.rejected))
+
+
+# --- what it comes to -------------------------------------------------------------------------------------------------
+
+
+def state_of(switch: Switch, picture: Picture) -> str:
+    """Return whether a switch is proved to be EFFECTIVE, as a word."""
+    if switch.released is not None:
+        return "released"
+    if not picture.heard:
+        return "unknown"
+    if switch.epoch <= picture.effective:
+        return "EFFECTIVE"
+    if not picture.waiting and any(one.epoch == switch.epoch for one in picture.contained):
+        return "CONTAINED"
+    return "not proved"
+
+
+def asked_for(epoch: int, control: Control) -> list[Pending]:
+    """Return the requests that wait and would release a switch."""
+    return [
+        one
+        for one in control.pending.values()
+        if isinstance(one.command, ReleaseRequest) and epoch in one.command.epochs
+    ]
+
+
+def shown(picture: Picture, all_: bool) -> list[Switch]:
+    """Return the switches to show, oldest first."""
+    found = picture.control.switches
+    return list((found.all if all_ else found.engaged).values())
+
+
+def data(picture: Picture, all_: bool) -> dict[str, Any]:
+    """Return everything as plain data."""
+    control = picture.control
+    return {
+        "epoch": control.epoch,
+        "heard": picture.heard,
+        "effective": picture.effective,
+        "control": [
+            {
+                "instance": name,
+                "at": time_text(beat.at_ms),
+                "epoch": beat.heartbeat.epoch,
+                "effective": beat.heartbeat.effective,
+            }
+            for name, beat in sorted(picture.alive.items())
+        ],
+        "waiting": [{"instance": one.instance, "since_s": one.since_s} for one in picture.waiting],
+        "contained": [{"epoch": one.epoch, "instance": one.instance, "calls": one.calls} for one in picture.contained],
+        "switches": [_switch_data(one, picture) for one in shown(picture, all_)],
+        "pending": [_pending_data(one) for one in control.pending.values()],
+        "instances": [_instance_data(name, seen, picture) for name, seen in sorted(picture.instances.latest.items())],
+    }
+
+
+def _switch_data(switch: Switch, picture: Picture) -> dict[str, Any]:
+    return {
+        "epoch": switch.epoch,
+        "mode": switch.mode.value,
+        "scope": switch.scope,
+        "by": switch.by,
+        "source": switch.source,
+        "since": time_text(switch.at_ms),
+        "reason": switch.reason,
+        "state": state_of(switch, picture),
+        "released": switch.released,
+        "asked": [one.epoch for one in asked_for(switch.epoch, picture.control)],
+    }
+
+
+def _pending_data(pending: Pending) -> dict[str, Any]:
+    command = pending.command
+    return {
+        "epoch": pending.epoch,
+        "typ": command.__struct_config__.tag,
+        "by": pending.holder,
+        "at": time_text(pending.at_ms),
+        "epochs": command.epochs if isinstance(command, ReleaseRequest) else None,
+        "reason": getattr(command, "reason", None),
+    }
+
+
+def _instance_data(name: str, seen: Seen, picture: Picture) -> dict[str, Any]:
+    return {
+        "instance": name,
+        "role": seen.ack.role,
+        "version": seen.ack.version,
+        "partitions": seen.ack.partitions,
+        "epoch": seen.ack.epoch,
+        "open_epoch": seen.ack.open_epoch,
+        "calls": seen.ack.calls,
+        "lease_left_ms": picture.instances.lease_left_ms(name, list(picture.alive.values())),
+        "checked": seen.checked,
+    }
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def drawn(picture: Picture, all_: bool) -> RenderableType:
+    """Return it as tables, what is wrong first."""
+    parts: list[RenderableType] = []
+    if not picture.heard:
+        parts += [Text(f"NO HEARTBEAT for {picture.silent_ms / 1000:.1f} s. {SILENCE}", "bold white on red"), Text()]
+        parts += [
+            Text(f"{count} heartbeats were refused: {WORDS[why]}", "red") for why, count in picture.refused.items()
+        ]
+    parts += [_control_line(picture), Text(), *_switches_part(picture, all_)]
+    if picture.control.pending:
+        parts += [Text(), _pending_table(list(picture.control.pending.values()), picture)]
+    if picture.instances.latest:
+        parts += [Text(), _instances_table(picture)]
+    return Group(*parts)
+
+
+def _control_line(picture: Picture) -> Text:
+    if not picture.alive:
+        return Text(f"control: epoch {picture.control.epoch}, no control role heard", "red")
+    roles = ", ".join(f"{escaped(name)} (epoch {beat.heartbeat.epoch})" for name, beat in sorted(picture.alive.items()))
+    return Text(f"control: epoch {picture.control.epoch}, heartbeat {picture.silent_ms / 1000:.1f} s ago from {roles}")
+
+
+def _switches_part(picture: Picture, all_: bool) -> list[RenderableType]:
+    rows = shown(picture, all_)
+    if not rows:
+        return [Text("nothing is engaged" if not all_ else "nothing was ever engaged", "green")]
+    table = _table("epoch", "mode", "scope", "state", "since", "by", "reason", "release asked")
+    for switch in rows[-SHOWN_MAX:]:
+        state = state_of(switch, picture)
+        released = f"released at {switch.released}" if switch.released is not None else state
+        asked = ", ".join(
+            f"{one.epoch} by {escaped(one.holder)}{_left(one, picture)}"
+            for one in asked_for(switch.epoch, picture.control)
+        )
+        who = escaped(switch.by) if switch.source == "person" else f"{escaped(switch.by)} ({switch.source})"
+        table.add_row(
+            str(switch.epoch),
+            Text(switch.mode.value, _MODES[switch.mode] if switch.released is None else "dim"),
+            Text(escaped(" ".join(switch.scope)) or "everything"),
+            Text(released, _STATES.get(state, "bold yellow")),
+            Text(_since(switch.at_ms, picture)),
+            Text(who),
+            Text(escaped(switch.reason or "–")),
+            Text(asked or "–"),
+        )
+    parts: list[RenderableType] = [table]
+    if len(rows) > SHOWN_MAX:
+        parts.insert(0, Text(f"… {len(rows) - SHOWN_MAX} older ones (--json shows all)", "dim"))
+    parts += [
+        Text(f"waiting for {escaped(one.instance)} since {one.since_s:.1f} s", "bold yellow") for one in picture.waiting
+    ]
+    parts += [
+        Text(f"CONTAINED({one.epoch}), unproven: {escaped(one.instance)}, {one.calls} calls", "bold yellow")
+        for one in picture.contained
+    ]
+    return parts
+
+
+def _left(pending: Pending, picture: Picture) -> str:
+    left_s = math.ceil((RELEASE_MS_MIN - (picture.now_ms - pending.at_ms)) / 1000)
+    return f", in {left_s} s" if left_s > 0 else ""
+
+
+def _pending_table(pending: Sequence[Pending], picture: Picture) -> Table:
+    table = _table("waits", "what", "by", "since", "confirm with")
+    for one in pending[:SHOWN_MAX]:
+        typ = str(one.command.__struct_config__.tag)
+        release = isinstance(one.command, ReleaseRequest)
+        what = (
+            f"{typ} {', '.join(map(str, one.command.epochs[:20]))}" if isinstance(one.command, ReleaseRequest) else typ
+        )
+        since = _since(one.at_ms, picture)
+        verb = f"hitl {'release ' if release else ''}confirm {one.epoch}"
+        table.add_row(str(one.epoch), Text(what), Text(escaped(one.holder)), Text(since), Text(verb))
+    return table
+
+
+def _instances_table(picture: Picture) -> Table:
+    table = _table("instance", "version", "partitions", "epoch", "open", "calls", "lease", "seal")
+    beats = list(picture.alive.values())
+    for name, seen in sorted(picture.instances.latest.items())[:SHOWN_MAX]:
+        left_ms = picture.instances.lease_left_ms(name, beats)
+        holds = picture.heard and left_ms is not None and left_ms > 0
+        behind = seen.ack.epoch < picture.control.epoch
+        table.add_row(
+            Text(escaped(name)),
+            Text(escaped(seen.ack.version)),
+            Text(_ranges(seen.ack.partitions)),
+            Text(str(seen.ack.epoch), "bold yellow" if behind else ""),
+            Text("–" if seen.ack.open_epoch is None else f"since {seen.ack.open_epoch}"),
+            Text(str(seen.ack.calls)),
+            Text("holds" if holds else "over", "green" if holds else "bold red"),
+            Text("good" if seen.checked else "unchecked", "" if seen.checked else "dim"),
+        )
+    return table
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Write partitions shortly.
+
+    >>> _ranges((0, 1, 2, 5)), _ranges(())
+    ('0-2 5', '–')
+    """
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return " ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs) or "–"
+
+
+def _since(at_ms: int, picture: Picture) -> str:
+    """Write when something was, and how long ago, shortly: the date where it was not today."""
+    at, now = time_text(at_ms), time_text(picture.now_ms)
+    when = at[11:19] if at[:10] == now[:10] else at[:10]
+    seconds = max(0, picture.now_ms - at_ms) // 1000
+    ago = next((f"{seconds // size} {unit}" for size, unit in _UNITS if seconds >= size), f"{seconds} s")
+    return f"{when}Z {ago}" if len(when) < 10 else f"{when} {ago}"
+
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))

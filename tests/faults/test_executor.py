@@ -1,0 +1,235 @@
+"""Executors killed at any time, before a platform that loses answers: what it applied is what they say, once each.
+
+Decisions come from a router in this process, so that nothing but executors and the platform can go wrong. Each changes
+a bid from what the one before it in its campaign left: where one is lost or overtaken, those after it are stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from faults.harness import TENANT, Process, Site, explained, site
+from hitl_stream import wiring
+from hitl_stream.core.action import Value
+from hitl_stream.core.window import IdBudget
+from hitl_stream.dev.platform import Faults, Place, Platform
+from hitl_stream.lane.admin import apply
+from hitl_stream.lane.step import Moment, Output
+from hitl_stream.roles.policies import Policies
+from hitl_stream.roles.router import Router, RouterSettings
+from hitl_stream.wire.home import home
+from hitl_stream.wire.topics import EXECUTOR_TOPICS
+from support.kafka import producing, read, within
+from support.make import FakeRecord, action_bytes, change, iso
+
+pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(1_800)]
+
+SECONDS_MAX = 1_700.0
+FIRST = "1.00000"
+STEP = "0.00001"
+ACCOUNTS, CAMPAIGNS = 12, 4
+DONE_S_MAX = 300.0
+TICK_S = 0.05
+
+
+@dataclass(frozen=True)
+class Dose:
+    """How many executions, at which rate, while how many kills come `gap_s` apart.
+
+    Calls that the platform carries out late are open whenever a kill comes.
+    """
+
+    executions: int
+    rate: int
+    kills: int
+    gap_s: tuple[float, float]
+    faults: Faults
+    executors: int = 2
+
+
+class Executor(Process):
+    """One process of `hitl run executor`."""
+
+    def __init__(self, site_: Site, platform: Platform, slot: int, number: int) -> None:
+        options = json.dumps({"base_url": platform.url, "fence": True, "call_s": 1.0})
+        super().__init__(site_, wiring.EXECUTOR, slot, number, HITL_ADAPTER="http", HITL_ADAPTER_OPTIONS=options)
+
+
+@dataclass
+class Run:
+    """The executors of one run, and what was decided for them."""
+
+    site: Site
+    platform: Platform
+    dose: Dose
+    rng: random.Random
+    living: dict[int, Executor] = field(default_factory=dict)
+    ended: list[Executor] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
+    """Action ids in the order of their records, over all campaigns."""
+
+    def start(self, slot: int) -> None:
+        if slot in self.living:
+            self.ended.append(self.living[slot])
+        self.living[slot] = Executor(self.site, self.platform, slot, len(self.ended))
+
+    def all(self) -> list[Executor]:
+        return [*self.ended, *self.living.values()]
+
+    async def feed(self) -> None:
+        """Decide, and append the decisions to `execute`, at a rate."""
+        outputs = decisions(self.site, self.dose.executions)
+        started = time.monotonic()
+        async with producing(self.site.bootstrap, acks="all") as producer:
+            acked: list[Any] = []
+            while len(self.sent) < len(outputs):
+                due = min(len(outputs), int((time.monotonic() - started) * self.dose.rate) + 1)
+                for name, one in outputs[len(self.sent) : due]:
+                    sending = producer.send(
+                        one.topic, one.value, one.key, partition=one.partition, headers=list(one.headers)
+                    )
+                    acked.append(await sending)
+                    self.sent.append(name)
+                await asyncio.sleep(TICK_S)
+            await asyncio.gather(*acked)
+
+    async def kill(self) -> int:
+        """SIGKILL an executor every so often, and start it again; return how many were killed."""
+        for _ in range(self.dose.kills):
+            await asyncio.sleep(self.rng.uniform(*self.dose.gap_s))
+            slot = self.rng.choice(sorted(self.living))
+            self.living[slot].kill()
+            await asyncio.sleep(self.rng.uniform(0.0, 0.3))
+            self.start(slot)
+        return self.dose.kills
+
+    async def finish(self) -> None:
+        """Wait until everything has its end."""
+        deadline = time.monotonic() + DONE_S_MAX
+        while len(await self.ends()) < len(self.sent):
+            dead = [one for one in self.living.values() if one.process.poll() is not None]
+            assert not dead, "\n".join(one.tail() for one in dead)
+            assert time.monotonic() < deadline, "not everything has its end"
+            await asyncio.sleep(1.0)
+
+    async def ends(self) -> dict[str, list[str]]:
+        """Return what became of each action id, by what is committed."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for topic, word in (("results", "status"), ("closed", "why"), ("held", "id")):
+            for partition in range(self.site.settings.partitions):
+                for record in await read(self.site.bootstrap, self.site.name(topic), partition):
+                    value = json.loads(record.value)
+                    found[value["action_id"]].append(value[word] if topic != "held" else "held")
+        return dict(found)
+
+    async def dead(self) -> list[Any]:
+        """Return all dead letters."""
+        parts = range(self.site.settings.partitions)
+        return [one for p in parts for one in await read(self.site.bootstrap, self.site.name("dlq"), p)]
+
+    def line(self, killed: int) -> str:
+        counts = self.platform.counts()
+        said = {name: counts[name] for name in ("calls", "applied", "repeats", "lose", "late", "read_backs")}
+        return f"executors (seed {self.platform.seed}): {len(self.sent)} executions, {killed} kills; platform {said}"
+
+    def stop(self) -> None:
+        for one in self.living.values():
+            one.end()
+
+
+def decisions(site_: Site, count: int) -> list[tuple[str, Output]]:
+    """Return decisions of a real router, sealed with this site's key, by action id."""
+    keys, loaded = wiring.read_router_keys(site_.settings), wiring.load_policy(site_.settings)
+    settings = RouterSettings(topics=site_.topics, seal_keys=keys.seal, sample_key=keys.sample)
+    router = Router(settings, Policies(loaded.policy, loaded.digest))
+    partitions = site_.settings.partitions
+    states = [router.state(IdBudget()) for _ in range(partitions)]
+    stands: Counter[tuple[str, str]] = Counter()
+    found: list[tuple[str, Output]] = []
+    rng = random.Random(count)
+    for n in range(count):
+        name, account, campaign = f"act-{n:06}", f"acc-{rng.randrange(ACCOUNTS)}", f"cmp-{rng.randrange(CAMPAIGNS)}"
+        before, after = (
+            f"{1 + k * float(STEP):.5f}" for k in (stands[account, campaign], stands[account, campaign] + 1)
+        )
+        stands[account, campaign] += 1
+        now_ms, number = int(time.time() * 1000), home(TENANT, account, partitions)
+        value = action_bytes(
+            action_id=name, agent={"id": "bidder-1"}, proposed_at=iso(now_ms),
+            changes=[change(before, after, account=account, campaign=campaign)],
+        )  # fmt: skip
+        record = FakeRecord(value, n, number, now_ms, site_.name("actions"))
+        result = router([record], states[number], Moment(now_ms, 0))
+        states[number].apply(result.changes)
+        (output,) = [one for one in result.outputs if one.topic == site_.name("execute")]
+        found.append((name, output))
+    return found
+
+
+def first_value(place: Place) -> Value:
+    return FIRST
+
+
+def judge(run: Run, ends: dict[str, list[str]], dlq: Sequence[Any]) -> list[str]:
+    """Return everything that must not be."""
+    wrong = [f"{name} ended as {end}" for name, end in ends.items() if end != ["executed"]]
+    wrong += [f"{name} has no end" for name in run.sent if name not in ends]
+    entries = {entry.action_id: entry for entry in run.platform.books.actions.values()}
+    executed = {name for name, end in ends.items() if end == ["executed"]}
+    wrong += [f"{name} was applied {entry.applied} times" for name, entry in entries.items() if entry.applied != 1]
+    wrong += [f"{name} was applied, and nobody says so" for name in entries if name not in executed]
+    wrong += [f"{name} is called executed, and was not applied" for name in executed if name not in entries]
+    wrong += [f"{len(dlq)} dead letters"] if dlq else []
+    wrong += overtaken(run, entries)
+    return wrong
+
+
+def overtaken(run: Run, entries: dict[str, Any]) -> list[str]:
+    """Return the campaigns in which something took effect before what had been decided earlier."""
+    orders: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for call in run.platform.calls_since(-1):
+        if call.outcome == "applied":
+            orders[call.campaigns].append(int(call.action_id[4:]))
+    return [f"{campaign}: not in order" for campaign, order in orders.items() if order != sorted(order)]
+
+
+@pytest.mark.behaviour("I2", "I8", "F1")
+def test_executors_killed_at_any_time_apply_each_decision_once_and_say_so(
+    kafka: str, full: bool, seed: int, capsys: pytest.CaptureFixture[str]
+):
+    dose = (
+        Dose(20_000, 220, 20, (2.0, 5.0), Faults(lose=0.01, late=0.1, late_s=0.3))
+        if full
+        else Dose(600, 100, 3, (1.0, 2.5), Faults(lose=0.01, late=0.5, late_s=0.25))
+    )
+
+    async def scenario() -> None:
+        async with site(kafka, 0) as here, Platform(seed=seed, faults=dose.faults, provider=first_value) as platform:
+            await apply(here.client, here.topics, EXECUTOR_TOPICS)
+            run = Run(here, platform, dose, random.Random(seed))
+            try:
+                for slot in range(dose.executors):
+                    run.start(slot)
+                with explained(here):
+                    _, killed = await asyncio.gather(run.feed(), run.kill())
+                    await run.finish()
+                    wrong = judge(run, await run.ends(), await run.dead())
+                    with capsys.disabled():
+                        print(f"\n  {run.line(killed)}; {len(wrong)} wrong")
+                    assert wrong == [], wrong[:20]
+                    assert [line for one in run.all() for line in one.trouble()] == []
+                    assert killed == dose.kills
+                    assert platform.counts()["lose"] > 0
+            finally:
+                run.stop()
+
+    within(scenario(), SECONDS_MAX)
