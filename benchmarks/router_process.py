@@ -66,12 +66,14 @@ class Meter(Silent):
 
 async def run(a: argparse.Namespace) -> dict[str, float]:
     settings = load(kafka=a.kafka, state_dir=str(a.directory), policy=str(a.directory / "policy.yaml"), prefix=a.prefix,
-                    partitions=a.partitions, metrics_port=0, window_ids_max=a.window)  # fmt: skip
-    (lane,) = (service for service in wiring.router_services(settings) if isinstance(service, Lane))
+                    partitions=a.partitions, metrics_port=0, window_ids_max=a.window, trust=a.trust)  # fmt: skip
+    _, view, lane = wiring.router_services(settings)
+    assert isinstance(lane, Lane)
     lane.observer = meter = Meter(a.count)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    await view.start()
     await lane.start()
     if a.serve:
         while not lane.ready:  # noqa: ASYNC110 - a lane has no event for it, and this is a benchmark
@@ -81,6 +83,7 @@ async def run(a: argparse.Namespace) -> dict[str, float]:
     await meter.done.wait()
     report = {} if a.serve else meter.report()
     await lane.stop()
+    await view.stop()
     return report
 
 
@@ -90,6 +93,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--prefix", default="hitl.")
+    parser.add_argument("--trust", required=True, help="digest of the first keys record; a control role must run")
     parser.add_argument("--count", type=int, default=2**62)
     parser.add_argument("--serve", action="store_true", help="run until SIGTERM instead of measuring")
     parser.add_argument("--window", type=int, default=1_000_000)

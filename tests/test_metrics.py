@@ -17,9 +17,19 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import hitl_stream.metrics
-from hitl_stream.core.events import Abort, ErrorClass, RouterTally, Why
+from hitl_stream.core.events import Abort, ErrorClass, Rejection, RouterTally, Why
 from hitl_stream.lane.observe import LaneObserver, Silent
-from hitl_stream.metrics import AGE_SECONDS, CLASSES_MAX, OTHER, ROLES, BulkHistogram, LaneMetrics, Metrics
+from hitl_stream.metrics import (
+    AGE_SECONDS,
+    CLASSES_MAX,
+    OTHER,
+    ROLES,
+    BulkHistogram,
+    ControlMetrics,
+    LaneMetrics,
+    Metrics,
+)
+from hitl_stream.roles.control import ControlObserver
 from prometheus_server import feed, needs_tool
 
 
@@ -284,3 +294,40 @@ def test_metrics_see_nothing_of_ours_but_the_vocabularies():
 
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {m for m in modules if m and m.startswith("hitl_stream")} == {"hitl_stream.core.events"}
+
+
+def test_the_control_role_may_talk_to_it():
+    observer: ControlObserver = ControlMetrics()
+    observer.beat()
+    observer.rejected(Rejection.SEAL)
+    observer.engaged({("HALT", "campaign"): 2})
+    observer.engaged({})
+    observer.changed("HALT", "campaign", 1_000.5)
+    observer.effective("HALT", "campaign", 0.08)
+    observer.unacknowledged(2, 3)
+    observer.fenced("router")
+    observer.tripped("rate", "observe")
+
+    assert isinstance(observer, ControlMetrics)
+    m, switch = observer.metrics, {"mode": "HALT", "scope_kind": "campaign"}
+    assert value(m, "hitl_control_heartbeats_total") == 1
+    assert value(m, "hitl_control_rejected_total", {"reason": "seal"}) == 1
+    assert value(m, "hitl_kill_engaged", switch) == 0, "what was released stays as a zero"
+    assert value(m, "hitl_kill_changed_timestamp_seconds", switch) == 1_000.5
+    assert value(m, "hitl_kill_time_to_effect_seconds_bucket", switch | {"le": "0.1"}) == 1
+    assert value(m, "hitl_kill_time_to_effect_seconds_bucket", switch | {"le": "0.05"}) == 0
+    assert value(m, "hitl_kill_unacked_instances") == 2
+    assert value(m, "hitl_control_contained_calls") == 3
+    assert value(m, "hitl_control_fences_total", {"role": "router"}) == 1
+    assert value(m, "hitl_tripwire_total", {"wire": "rate", "action": "observe"}) == 1
+
+
+@needs_tool("promtool")
+def test_promtool_finds_nothing_wrong_with_the_metrics_of_control():
+    observer = ControlMetrics(Metrics("0.1.0"))
+    observer.effective("HALT", "global", 0.08)
+    observer.metrics.lease_age.labels("router").set(0.2)
+    text = generate_latest(observer.metrics.registry)
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -5,9 +5,11 @@ from __future__ import annotations
 from io import StringIO
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from hitl_stream.dev.screen import Place, View, line, screen, summary
+from hitl_stream.dev.stops import Stop
 from hitl_stream.dev.tally import NOTICES_MAX, Notice, Numbers, Tally
 
 PLACE = Place("noida", "127.0.0.1:20123", "hitl.actions", "http://127.0.0.1:9464/metrics", 4, "demo", 300.0, 60.0)
@@ -41,9 +43,9 @@ def test_it_fits(width: int, height: int, classes: int):
 
 
 def test_at_a_hundred_by_thirty_everything_is_there():
-    text = "\n".join(lines := drawn(view(), 100, 30))
+    text = "\n".join(lines := drawn(view(), 100, 31))
 
-    assert len(lines) == 30
+    assert len(lines) == 31
     assert sum("ESCALATE" in one for one in lines) == NOTICES_MAX + 1
     assert "…" not in lines[0]
     for part in ("01:05 of 01:00", "1,234,567", "300/s", "1,250 ms", "class.number.10", "other types", "[bold]"):
@@ -67,7 +69,9 @@ def test_nothing_seen_yet_is_drawn_too():
 
 
 def test_a_line_says_it_all_where_there_is_no_terminal():
-    assert line(view()).startswith("01:05  in 1,234,567 (300/s)  out 1,234,000 (300/s)  waiting 567  p50 12 ms")
+    assert line(view()).startswith(
+        "01:05  in 1,234,567 (300/s)  out 1,234,000 (300/s)  waiting 567  executed 0  parked 0  p50 12 ms"
+    )
 
 
 def test_the_summary_names_what_was_found():
@@ -77,3 +81,18 @@ def test_the_summary_names_what_was_found():
 
     assert "class.number.10" in capture.get()
     assert "ok: all of it" in capture.get()
+
+
+def test_engaged_switches_are_shown_with_their_proof_the_newest_first():
+    stops = (Stop(3, "HALT", "tenant:acme", 90), Stop(7, "HALT", "agent:bidder-7", 112))
+    seen = structs.replace(view(), stops=stops)
+
+    assert (
+        "switch 7: HALT on agent:bidder-7, EFFECTIVE after 112 ms; and 1 more: hitl switches" in drawn(seen, 110, 30)[1]
+    )
+    unproved = structs.replace(view(), stops=(Stop(7, "HALT", "agent:bidder-7"),))
+    assert "not proved yet" in drawn(unproved, 110, 30)[1]
+
+
+def test_without_control_the_screen_says_that_nothing_leaves():
+    assert "control is not heard" in drawn(structs.replace(view(), silent=True), 110, 30)[1]

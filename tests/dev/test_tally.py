@@ -180,3 +180,42 @@ def test_what_an_agent_or_its_bytes_say_cannot_move_the_cursor():
 )
 def test_reasons_are_said_in_plain_words(rule: str, saw: str, limit: str | None, words: str):
     assert in_words(rule, saw, limit) == words
+
+
+def at(place: str) -> str:
+    return f"hitl.actions/0/{place}"
+
+
+def test_what_is_parked_is_answered_once_and_seen_to_go_on():
+    seen = tally()
+    seen.take("held", [answer("HOLD", id=at("1#0"), parked={"by": "router"})], AT_MS)
+    seen.take("held", [answer("HOLD", id=at("1#0"), parked={"by": "router"})], AT_MS)
+    assert (seen.answered, seen.parked) == (1, 1)
+
+    seen.take("execute", [answer(id=at("1#0"))], AT_MS)
+
+    assert (seen.answered, seen.parked, seen.resumed, seen.running) == (1, 0, 1, 1)
+
+
+def test_what_the_executor_sends_back_is_parked_and_no_second_answer():
+    seen = tally()
+    seen.take("execute", [answer(id=at("1#0"))], AT_MS)
+    seen.take("held", [answer(id=at("1#0"), parked={"by": "executor"})], AT_MS)
+
+    assert (seen.answered, seen.parked, seen.running) == (1, 1, 0)
+
+
+def test_an_end_after_the_answer_is_counted_apart():
+    seen = tally()
+    seen.take("execute", [answer(id=at("1#0"))], AT_MS)
+    seen.take("closed", [answer(id=at("1#0"), why="stale")], AT_MS)
+
+    assert (seen.answered, seen.running, dict(seen.closed), dict(seen.ended)) == (1, 0, {}, {"stale": 1})
+
+
+def test_a_result_that_is_seen_before_its_decision_does_not_leave_it_running():
+    seen = tally()
+    seen.take("results", [Seen(b'{"id": "hitl.actions/0/1#0", "status": "executed"}')], AT_MS)
+    seen.take("execute", [answer(id=at("1#0"))], AT_MS)
+
+    assert (seen.results["executed"], seen.running) == (1, 0)

@@ -6,6 +6,7 @@ import pytest
 
 from hitl_stream.core.action import ACTION_BYTES_MAX
 from hitl_stream.wire.topics import (
+    CONTROL_TOPICS,
     DAY_MS,
     ENVELOPE_BYTES_MAX,
     MIB,
@@ -50,6 +51,15 @@ def test_a_topic_keeps_its_records_as_long_as_the_architecture_says(name: str, k
 @pytest.mark.parametrize("name", ["facts", "control.acks", "feedback", "preferences"])
 def test_what_holds_the_last_word_of_each_key_is_compacted_and_never_deleted(name: str) -> None:
     assert TABLE[name].config()["cleanup.policy"] == "compact"
+
+
+def test_acks_are_compacted_soon_since_control_reads_all_of_them_at_its_start() -> None:
+    assert TABLE["control.acks"].config()["segment.ms"] == "600000"
+    assert "segment.ms" not in TABLE["reviews"].config()
+
+
+def test_the_topics_of_control_have_one_partition() -> None:
+    assert {TABLE[name].partitions for name in CONTROL_TOPICS} == {1}
 
 
 @pytest.mark.parametrize("name", [name for name in ROUTER_TOPICS if name not in ("actions", "dlq")])

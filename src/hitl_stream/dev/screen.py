@@ -276,7 +276,7 @@ def _commands(view: View) -> RenderableType:
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
-    grid.add_row(explain, "hitl kill --scope agent:bidder-1   hitl switches --watch")
+    grid.add_row(explain, "hitl kill --scope agent:bidder-1")
     grid.add_row(f"kcat -P -b {place.bootstrap} -t {place.actions} -l FILE.jsonl", f"curl {place.metrics}")
     return grid
 
