@@ -30,6 +30,7 @@ from latency import latency
 
 from hitl_stream import wiring
 from hitl_stream.dev import broker
+from hitl_stream.dev.site import make_control_keys
 from hitl_stream.lane.admin import apply
 from hitl_stream.settings import Settings, load
 
@@ -76,7 +77,20 @@ def _installation(bootstrap: str, directory: Path, prefix: str) -> Settings:
                     prefix=prefix, metrics_port=0)  # fmt: skip
     wiring.make_router_keys(settings)
     asyncio.run(apply(wiring.kafka_client(settings), wiring.topic_set(settings)))
-    return settings
+    return settings.model_copy(update={"trust": asyncio.run(make_control_keys(settings))})
+
+
+@contextmanager
+def _controlled(settings: Settings) -> Iterator[None]:
+    """Run a control role for as long as the block lasts: without one no router decides anything."""
+    flags = ["--kafka", settings.kafka, "--prefix", settings.prefix, "--partitions", str(settings.partitions),
+             "--state-dir", str(settings.state_dir), "--trust", settings.trust, "--metrics-port", "0",
+             "--log-level", "error"]  # fmt: skip
+    with subprocess.Popen([sys.executable, "-m", "hitl_stream", "run", "control", *flags]) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 def _round(bootstrap: str, directory: Path, count: int, faust: int, number: int) -> dict[str, float]:
@@ -100,8 +114,9 @@ def _round(bootstrap: str, directory: Path, count: int, faust: int, number: int)
 
 def _router(settings: Settings, home: Path, count: int, *options: str) -> dict[str, float]:
     command = [sys.executable, str(HERE / "router_process.py"), settings.kafka, str(home), "--prefix", settings.prefix,
-               "--partitions", str(PARTITIONS), "--count", str(count), *options]  # fmt: skip
-    report: dict[str, float] = json.loads(_run(command, dict(os.environ)))
+               "--partitions", str(PARTITIONS), "--trust", settings.trust, "--count", str(count), *options]  # fmt: skip
+    with _controlled(settings):
+        report: dict[str, float] = json.loads(_run(command, dict(os.environ)))
     return report
 
 
@@ -123,8 +138,8 @@ def _latency(bootstrap: str, directory: Path, rate: int) -> dict[str, float]:
 def _serving(settings: Settings, home: Path) -> Iterator[None]:
     """Run a router for as long as the block lasts."""
     command = [sys.executable, str(HERE / "router_process.py"), settings.kafka, str(home), "--prefix", settings.prefix,
-               "--partitions", str(PARTITIONS), "--serve"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+               "--partitions", str(PARTITIONS), "--trust", settings.trust, "--serve"]  # fmt: skip
+    with _controlled(settings), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while process.stdout.readline().strip() != "ready":
             if process.poll() is not None:

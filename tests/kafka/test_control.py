@@ -789,4 +789,3 @@ async def said_effective(here: Site, epoch: int) -> float:
                 if event["epoch"] == epoch:
                     return float(event["seconds"])
             await asyncio.sleep(0.05)
-

@@ -1,4 +1,4 @@
-"""Before a producer starts, control has been told, and it is told until that one is dropped: what EFFECTIVE rests on."""
+"""Before a producer starts, control has been told, and it is told until that one is dropped; EFFECTIVE rests on it."""
 
 from __future__ import annotations
 

@@ -36,7 +36,10 @@ def _ends(markers: Sequence[tuple[int, bool]], first: int) -> bool:
     return next((aborted for offset, aborted in markers if offset >= first), True)
 
 
-class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
+_Records: Any = fetcher.PartitionRecords
+
+
+class _PartitionRecords(_Records):  # type: ignore[misc]  # aiokafka has no types
     def __init__(self, tp: Any, records: Any, aborted_transactions: Any, *rest: Any) -> None:
         if aborted_transactions:
             # As `forgiving` keeps it; there is nothing to ask a plain `MemoryRecords` for.
