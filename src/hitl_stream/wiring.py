@@ -22,6 +22,7 @@ from hitl_stream.health import Health
 from hitl_stream.lane.batches import batches
 from hitl_stream.lane.calls import calls
 from hitl_stream.lane.control_view import ControlView, Member
+from hitl_stream.lane.halt import HaltFile, engage_on
 from hitl_stream.lane.lane import Lane, LaneSpec
 from hitl_stream.lane.restore import Changelog, WindowReplay
 from hitl_stream.lane.slot import Slot, take_slot
@@ -29,6 +30,7 @@ from hitl_stream.metrics import ControlMetrics, ExecutorMetrics, LaneMetrics, Me
 from hitl_stream.roles.control import ControlRole, ControlSpec
 from hitl_stream.roles.executor import AdapterService, Executor, ExecutorSettings
 from hitl_stream.roles.policies import Policies
+from hitl_stream.roles.rehearsal import Rehearsed
 from hitl_stream.roles.router import Judge, Router, RouterSettings, Source, no_plugins
 from hitl_stream.roles.tripwires import ANSWERS, Tripwires, TripwireSpec
 from hitl_stream.settings import Settings
@@ -46,8 +48,8 @@ CONTROL = "control"
 CONTROL_READS = ("actions", *ANSWERS)
 """The topics whose ends the control role asks for, and whose tails its tripwires look at."""
 EXECUTOR = "executor"
-ROUTER_KEYS: Mapping[str, str] = {"seal-router": "r1", "seal-executor": "e1", "sample": "s1"}
-"""The key files that a router needs, and the id of the first one of each. It reads what executors park."""
+ROUTER_KEYS: Mapping[str, str] = {"seal-router": "r1", "seal-executor": "e1", "seal-control": "c1", "sample": "s1"}
+"""The key files that a router needs, and the id of the first one of each. It reads what executors park, and drills."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +111,23 @@ def together(services: Sequence[ServiceT]) -> list[ServiceT]:
 
 def control_view(
     settings: Settings, topics: TopicSet, slot: Slot, role: str, key: SealKey, metrics: Metrics
-) -> ControlView:
-    """Return what a router, desk or executor is stopped by; `key` is the newest that its role seals with."""
-    member = Member(slot.instance, role, __version__, key)
+) -> tuple[ControlView, HaltFile]:
+    """Return what a router, desk or executor is stopped by: control, and the file of its host.
+
+    `key` is the newest that its role seals with.
+    """
+    client, trust, host = kafka_client(settings), trust_of(settings), socket.gethostname()
     view = ControlView(
-        kafka_client(settings),
+        client,
         topics,
-        trust_of(settings),
-        member,
+        trust,
+        Member(slot.instance, role, __version__, key),
         rejected=lambda why: metrics.control_rejected.labels(why).inc(),
+        halted=lambda: halt.halted(),
     )
+    halt = HaltFile(settings.state_dir, host, view.control, engage_on(client, topics, trust, settings.keys_dir, host))
     metrics.lease_age.labels(role).set_function(lambda: (LEASE_MS - view.lease_left_ms()) / 1000)
-    return view
+    return view, halt
 
 
 def trust_of(settings: Settings) -> str:
@@ -185,7 +192,7 @@ def router_services(settings: Settings, judge: Judge = no_plugins, metrics: Metr
     trust_of(settings)
     slot = take_slot(settings.state_dir / "slots", socket.gethostname(), ROUTER, settings.slot)
     metrics = metrics or new_metrics(settings)
-    view = control_view(settings, topics, slot, ROUTER, list(keys.seal.values())[-1], metrics)
+    view, halt = control_view(settings, topics, slot, ROUTER, list(keys.seal.values())[-1], metrics)
     policies = Policies(loaded.policy, loaded.digest, view.control)
     _warm(judge, loaded.policy)
     router = Router(_router_settings(settings, topics, keys, slot), policies, judge)
@@ -208,10 +215,11 @@ def router_services(settings: Settings, judge: Judge = no_plugins, metrics: Metr
     checks = {
         "partitions": lambda: "" if lane.ready else "not every partition is assigned and open",
         "control": view.missing,
+        "halt": halt.missing,
     }
     version = {"version": __version__, "policy": loaded.digest, "instance": slot.instance, "role": ROUTER}
     health = Health(metrics, checks, version, host=settings.bind, port=settings.metrics_port)
-    return [health, view, lane]
+    return [health, view, halt, lane]
 
 
 def executor_services(settings: Settings, judge: Judge = no_plugins, metrics: Metrics | None = None) -> list[ServiceT]:
@@ -226,9 +234,9 @@ def executor_services(settings: Settings, judge: Judge = no_plugins, metrics: Me
     trust_of(settings)
     slot = take_slot(settings.state_dir / "slots", socket.gethostname(), EXECUTOR, settings.slot)
     metrics = metrics or new_metrics(settings)
-    view = control_view(settings, topics, slot, EXECUTOR, list(own_keys.values())[-1], metrics)
+    view, halt = control_view(settings, topics, slot, EXECUTOR, list(own_keys.values())[-1], metrics)
     policies = Policies(loaded.policy, loaded.digest, view.control)
-    adapter = load_adapter(settings.adapter, settings.adapter_options, view.now_ms)
+    adapter = Rehearsed(load_adapter(settings.adapter, settings.adapter_options, view.now_ms))
     observer = ExecutorMetrics(metrics)
     executor = Executor(
         ExecutorSettings(topics, router_keys, own_keys, slot.instance, settings.call_s_max),
@@ -255,10 +263,11 @@ def executor_services(settings: Settings, judge: Judge = no_plugins, metrics: Me
     checks = {
         "partitions": lambda: "" if lane.ready else "not every partition is assigned and open",
         "control": view.missing,
+        "halt": halt.missing,
     }
     version = {"version": __version__, "policy": loaded.digest, "instance": slot.instance, "role": EXECUTOR}
     health = Health(metrics, checks, version, host=settings.bind, port=settings.metrics_port)
-    return [health, view, AdapterService(adapter), lane]
+    return [health, view, halt, AdapterService(adapter), lane]
 
 
 def _warm(judge: Judge, policy: Policy) -> None:

@@ -144,7 +144,7 @@ def test_keys_are_made_once_for_their_owner_alone(answer, tmp_path: Path):
     _, kept = answer("keys", "seal")
 
     assert code == 0
-    assert sorted(Path(path).name for path in before) == ["sample-s1", "seal-executor-e1", "seal-router-r1"]
+    assert sorted(Path(path).name for path in before) == ["sample-s1", "seal-control-c1", "seal-executor-e1", "seal-router-r1"]
     assert [row["mode"] for row in made["keys"]] == ["0600"] * 3
     assert ([row["made"] for row in made["keys"]], [row["made"] for row in kept["keys"]]) == ([True] * 3, [False] * 3)
     assert {path: Path(path).read_bytes() for path in before} == before
@@ -160,7 +160,7 @@ def test_a_key_under_another_id_is_enough(answer, tmp_path: Path):
     _, kept = answer("keys", "seal")
 
     names = [Path(row["path"]).name for row in kept["keys"]]
-    assert sorted(names) == ["sample-s1", "seal-executor-e1", "seal-router-r2"]
+    assert sorted(names) == ["sample-s1", "seal-control-c1", "seal-executor-e1", "seal-router-r2"]
 
 
 def test_a_directory_that_cannot_be_written_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

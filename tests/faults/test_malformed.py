@@ -14,7 +14,19 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from faults.harness import TENANT, Run, Sent, Site, _all, action_bytes, explained, finished, judge, site, troubles
+from faults.harness import (
+    TENANT,
+    Run,
+    Sent,
+    Site,
+    action_bytes,
+    all_records,
+    explained,
+    finished,
+    judge,
+    site,
+    troubles,
+)
 from hitl_stream.wire.home import home
 from support.kafka import within
 
@@ -236,7 +248,7 @@ async def compare(here: Site, bad: dict[str, Bad]) -> list[str]:
     """Return what differs between the malformed records and the dead letters."""
     wrong: list[str] = []
     seen: Counter[str] = Counter()
-    async for record in _all(here, "dlq"):
+    async for record in all_records(here, "dlq"):
         own = dict(pair for pair in record.headers if pair[0] in OURS)
         theirs = [(name, content) for name, content in record.headers if name not in OURS]
         place = own["hitl-source"].decode()

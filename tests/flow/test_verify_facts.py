@@ -118,6 +118,37 @@ def test_without_any_executor_what_is_to_run_is_pending():
     assert (found(report), counted(report)) == ({}, {"inputs": 2, "pending": 2, "pending.execute": 2})
 
 
+@pytest.mark.parametrize(
+    ("end", "why", "name"),
+    [
+        (End.REFUSED, Why.POLICY, "refused.policy"),
+        (End.EXPIRED, Why.EXECUTE_BY, "expired"),
+        (End.STALE, Why.STALE, "stale"),
+    ],
+)
+@pytest.mark.parametrize("keys", [KEYS, {}])
+def test_what_the_last_gate_closes_is_an_end_and_no_second_answer(end: End, why: Why, name: str, keys: Any):
+    whole = site(bid(1))
+    decision, decoded = carried(whole.logs["execute"][0].value or b"")
+    whole.close(decision, decoded, end, why)
+
+    report = whole.verify(keys=keys)
+
+    assert found(report) == {}
+    assert counted(report) == {"inputs": 1, name: 1}
+
+
+def test_what_an_executor_is_done_with_has_an_end():
+    whole = site(bid(1))
+    whole.execute(EXECUTED)
+    whole.logs["results"].clear()
+
+    report = whole.verify()
+
+    assert found(report) == {"I1": 1, "I14": 1}
+    assert report.conservation == "1 inputs, 0 ended once, 0 pending: 1 lost"
+
+
 # --- forged -----------------------------------------------------------------------------------------------------------
 
 

@@ -125,15 +125,15 @@ async def beat(here: Site, partitions: list[int]) -> None:
 
 async def slowest(here: Site, partitions: list[int], since: float) -> float:
     """Return the longest time from an input to its answer in these partitions, of what was appended since then."""
-    from faults.harness import _all
+    from faults.harness import all_records
 
     appended = {}
-    async for record in _all(here, "actions"):
+    async for record in all_records(here, "actions"):
         if record.partition in partitions and record.timestamp / 1000 >= since and b'"beat-' in record.value:
             appended[f"{record.topic}/{record.partition}/{record.offset}".encode()] = record.timestamp
     worst = 0
     for topic in ("execute", "review", "escalation", "closed"):
-        async for record in _all(here, topic):
+        async for record in all_records(here, topic):
             place = record.value[7 : record.value.index(b"#")]
             if place in appended:
                 worst = max(worst, record.timestamp - appended[place])

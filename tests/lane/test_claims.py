@@ -1,4 +1,4 @@
-"""Before a producer starts, control has been told, and it is told until that one is dropped; EFFECTIVE rests on it."""
+"""Control is told of a producer before it starts, and until it is dropped: what EFFECTIVE rests on."""
 
 from __future__ import annotations
 

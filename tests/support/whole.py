@@ -290,7 +290,7 @@ class Whole:
         book = ledger.open(f"{ACTIONS}/0", 0, len(self.logs["actions"]))
         switches, epoch = self.control.switches, self.control.epoch
         effects = {one.epoch: Effect(one.epoch, one.at_ms, one.at_ms + 10) for one in switches.all.values()}
-        obeyed = Obeyed(switches, epoch, effects.get) if with_control else None
+        obeyed = Obeyed(switches, epoch, effects.get) if with_control and switches.all else None
         against = Against(Seals(keys), True, {0: self.executed}, obeyed, Recorded((), "d" * 64), epoch)
         facts = Facts(TOPICS, [ACTIONS], ledger, against)
         for name in (*order, RESULTS):

@@ -27,8 +27,8 @@ def engage(log: ControlPast, offset: int, scope: str = "campaign:c", **fields: A
 
 def test_a_release_says_who_asked_and_who_confirmed():
     log = past()
-    engage(log, 1)
-    engage(log, 2)
+    for epoch in (1, 2, 3):
+        engage(log, epoch)
     take(log, 5, NOW_MS, ANA, ReleaseRequest, epochs=(1, 2), reason="mended")
     later = NOW_MS + RELEASE_MS_MIN
     assert take(log, 9, later, BEN, Confirm, of=5) is None

@@ -212,7 +212,7 @@ class Killing:
         place = log.verdict()
         if place is None:
             raise UnreachableError(f"control ends at {log.control.epoch}, before the command")
-        if False:
+        if place.why is not None:
             raise RefusedError(f"appended at {place.epoch}, but refused: {WORDS[place.why]}")
         self.told.epoch, self.told.at_ms = place.epoch, place.at_ms
 

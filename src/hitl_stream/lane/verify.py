@@ -120,9 +120,9 @@ def _against(what: Verifying, past: Past, owed: Mapping[int, int]) -> Against:
     recorded = Recorded(() if log is None else log.policies, what.policy)
     if log is None:
         return Against(what.seals, what.deep, owed, None, recorded)
-    epoch = log.control.epoch
-    effect_of = (lambda _: None) if effects is None else effects.of
-    return Against(what.seals, what.deep, owed, Obeyed(log.control.switches, epoch, effect_of), recorded, epoch)
+    switches, epoch = log.control.switches, log.control.epoch
+    obeyed = Obeyed(switches, epoch, effects.of) if switches.all and effects is not None else None
+    return Against(what.seals, what.deep, owed, obeyed, recorded, epoch)
 
 
 async def _owed(what: Verifying) -> dict[int, int]:
