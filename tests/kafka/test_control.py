@@ -26,6 +26,7 @@ from faults.harness import Dose, Load, Site
 from hitl_stream.core.commands import Engage, Farewell, Heartbeat
 from hitl_stream.core.effective import LEASE_MS
 from hitl_stream.core.events import Mode, Rejection
+from hitl_stream.core.tripwires import REPEATS
 from hitl_stream.dev.site import begin_trust
 from hitl_stream.lane.admin import apply, cluster_id
 from hitl_stream.lane.commander import Commander, commanding
@@ -34,7 +35,8 @@ from hitl_stream.lane.fencing import transactional_id
 from hitl_stream.lane.guard import Doing
 from hitl_stream.lane.transaction import Transactions
 from hitl_stream.roles.control import ControlRole, ControlSpec, Unobserved
-from hitl_stream.wire.records import ACK, Ack, encode
+from hitl_stream.roles.tripwires import Tripwires, TripwireSpec
+from hitl_stream.wire.records import ACK, DECISION, Ack, encode
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, create_key, sealer
 from hitl_stream.wire.signing import SigningKey, new_signing_key, read_signing_keys, sign
 from hitl_stream.wire.topics import CONTROL_TOPICS, ROUTER_TOPICS, TopicSet
@@ -737,6 +739,41 @@ def test_a_heartbeat_that_is_repeated_gives_no_new_lease(topics: Topics, tmp_pat
             for _ in range(50):
                 await asyncio.sleep(0.02)
                 assert not router.view.may_emit()
+
+    run(topics, tmp_path, scenario)
+
+
+# --- tripwires --------------------------------------------------------------------------------------------------------
+
+
+def test_a_tripwire_that_may_engage_stops_the_agent_once_whichever_control_sees_it(topics: Topics, tmp_path: Path):
+    async def scenario(here: Here) -> None:
+        async with here.control(0) as (one, _), here.control(1) as (other, _), here.everybody() as (router, _):
+            inputs = {here.topics.name("actions"): None}
+            seals = {"router": {here.seals["router"].key_id: here.seals["router"]}}
+            spec = TripwireSpec(here.client, here.topics, inputs, seals, {"repeats": "engage"})
+            looking = [Tripwires(spec, role.control, role.engage, Unobserved()) for role in (one, other)]
+            for wires in looking:
+                await wires._connect()
+                await wires.look()
+            execute = here.topics.name("execute")
+            seal = sealer(here.seals["router"], execute, DECISION)
+            head = b'{"tenant":"acme","agent":{"id":"bidder-7"},"entity":{"account":"acc-1","campaign":"cmp-7"}'
+            headers = [(TYPE_HEADER, DECISION.encode()), (SEAL_HEADER, seal(head))]
+            async with producing(topics.bootstrap, acks="all") as producer:
+                sent = [
+                    await producer.send(execute, head + b',"action":{}}', partition=n % N, headers=headers)
+                    for n in range(REPEATS)
+                ]
+                await asyncio.gather(*sent)
+            await asyncio.gather(*(wires.look() for wires in looking))
+            await until_true(lambda: router.view.control.switches.engaged)
+            await asyncio.sleep(0.3)
+            (switch,) = router.view.control.switches.engaged.values()
+            assert (switch.scope, switch.mode) == (("agent:bidder-7", "tenant:acme"), Mode.HALT)
+            assert (switch.source, switch.by) == ("tripwire", "control")
+            for wires in looking:
+                await wires.on_stop()
 
     run(topics, tmp_path, scenario)
 

@@ -8,26 +8,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from hitl_stream.core.control import DRILL
+from hitl_stream.core.events import Mode
 from hitl_stream.core.switches import parsed
-from hitl_stream.wire.records import decode_closed, decode_decision
+from hitl_stream.wire.home import home
+from hitl_stream.wire.records import decode_closed, decode_decision, time_text
 from hitl_stream.wire.seal import create_key
 from hitl_stream.wire.topics import TABLE
 from support.cli import free_port, until_ready
-from support.kafka import Topics, read, within
+from support.history import action
+from support.kafka import Topics, producing, read, within
 from support.make import acme
 from support.oncall import OnCall
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 COMMAND_SECONDS_MAX = 90.0
 ANA = ("--key", "ana-1")
+STOP_SECONDS_MAX = 2.0
 EFFECTIVE_MS_MAX = 3_000
 """The alarm with one router cut off or paused; machines that run tests are busy."""
 
@@ -39,12 +45,14 @@ class Roles:
     place: OnCall
     environ: dict[str, str]
     processes: dict[str, subprocess.Popen[str]]
+    ports: dict[str, int] = field(default_factory=dict)
 
     def start(self, role: str, *arguments: str) -> None:
         """Start a role and wait until it is ready."""
         port = free_port()
         process = self.command("run", role, "--metrics-port", str(port), *arguments)
         self.processes[role] = process
+        self.ports[role] = port
         until_ready(process, port)
 
     def command(self, *arguments: str) -> subprocess.Popen[str]:
@@ -182,3 +190,67 @@ def test_while_everything_is_stopped_there_is_no_drill(roles: Roles):
     code, _, err = roles.hitl("drill", "--seconds", "1")
     assert code == 2
     assert f"switch {epoch} (tenant:drill) holds the drill's actions" in " ".join(err.split())
+
+
+# --- the file HALT, last: it stops everything -------------------------------------------------------------------------
+
+
+def unready(roles: Roles) -> dict[str, str]:
+    """Return what the router's `/readyz` says is missing."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{roles.ports['router']}/readyz", timeout=5) as answer:
+            body = answer.read()
+    except urllib.error.HTTPError as error:
+        body = error.read()
+    return {name: why for name, why in json.loads(body)["checks"].items() if why != "ok"}
+
+
+def ran(roles: Roles) -> int:
+    return len(values(roles.place, "execute"))
+
+
+def publish(roles: Roles, numbers: range) -> None:
+    place = roles.place
+
+    async def run() -> None:
+        async with producing(place.bootstrap, acks="all") as producer:
+            for number in numbers:
+                partition = home("acme", "acc-1", place.partitions)
+                value = action(number, proposed_at=time_text(int(time.time() * 1000)))
+                await producer.send_and_wait(place.topics.name("actions"), value, partition=partition)
+
+    within(run())
+
+
+def eventually(found: Callable[[], bool], seconds_max: float, what: str) -> float:
+    """Wait until something is so; return how long that took."""
+    began = time.monotonic()
+    while not found():
+        assert time.monotonic() - began < seconds_max, what
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def test_the_file_halt_stops_a_running_router_latches_and_becomes_a_switch(roles: Roles):
+    place = roles.place
+    key, away = place.keys_dir / "host-1.jwk", place.state_dir / "away.jwk"
+    before = ran(roles)
+    publish(roles, range(10_000, 10_010))
+    eventually(lambda: ran(roles) == before + 10, 20, "the router runs")
+
+    key.rename(away)  # so that control cannot hold it yet: the file alone stops
+    (place.state_dir / "HALT").touch()
+    assert eventually(lambda: "halt" in unready(roles), 10, "the router has not seen HALT") < STOP_SECONDS_MAX
+    publish(roles, range(10_010, 10_020))
+    (place.state_dir / "HALT").unlink()
+    time.sleep(3)
+    assert ran(roles) == before + 10
+    assert "no service key of 'host'" in unready(roles)["halt"]
+
+    away.rename(key)
+    eventually(lambda: "halt" not in unready(roles), 20, "the command was not appended")
+    (switch,) = [one for one in place.log().control.switches.engaged.values() if one.source == "host"]
+    assert (switch.scope, switch.mode, switch.by) == (("global:*",), Mode.HALT, "host")
+    time.sleep(1)
+    assert ran(roles) == before + 10  # control holds it now
+    assert unready(roles) == {}

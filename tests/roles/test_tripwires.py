@@ -261,7 +261,7 @@ def test_a_wire_that_trips_is_logged_and_counted_and_nothing_else():
         repeated(bench)
 
     (said,) = [line for line in logs if line["event"] == "tripwire"]
-    assert (said["wire"], said["agent"], said["tenant"], said["action"]) == ("repeats", "bidder-7", "acme", "observe")
+    assert (said["wire"], said["agent"], said["tenant"], said["does"]) == ("repeats", "bidder-7", "acme", "observe")
     assert (said["saw"], said["limit"]) == (REPEATS + 1, REPEATS)
     assert bench.seen.count == {("repeats", "observe"): 1}
     assert bench.engaged == []

@@ -38,7 +38,8 @@ REFUSED_FLOOR = 0.01
 Z = 4.0
 SAMPLE_MIN = 30
 """Sampled decisions that a share is taken of; slow publishers gather them over several intervals."""
-REPEATS = 30
+REPEATS = 120
+"""Two a second on one campaign, for a minute."""
 REPEATS_SAMPLED_MIN = 10
 """Actually seen: an estimate from two records of a sample proves no repeat."""
 MINUTE = 12

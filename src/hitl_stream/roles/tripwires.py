@@ -135,7 +135,11 @@ class Tripwires(Service):
         self.log = structlog.get_logger(role="control")
 
     async def on_start(self) -> None:
-        """Connect."""
+        """Begin to look."""
+        await self._connect()
+        self._work = [self.add_future(self._keep_looking())]
+
+    async def _connect(self) -> None:
         await self._ends.start()
         self._consumer = _Consumer(
             **self.spec.client,
@@ -149,7 +153,6 @@ class Tripwires(Service):
         await self._consumer.start()
         self._consumer.assign(self._sampled)
         self._consumer.pause(*self._sampled)
-        self._work = [self.add_future(self._keep_looking())]
 
     async def on_stop(self) -> None:
         """Disconnect."""
@@ -259,7 +262,7 @@ class Tripwires(Service):
             what=tripped.what,
             saw=round(tripped.saw, 3),
             limit=round(tripped.limit, 3),
-            action=action,
+            does=action,
         )
         if action == ENGAGE:
             try:
