@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from hitl_stream.core.events import End, Mode, Status, Why
 from hitl_stream.core.ledger import Report
+from hitl_stream.lane import verify_facts
 from hitl_stream.wire import records
 from hitl_stream.wire.records import Parked, held_value
 from hitl_stream.wire.seal import SealKey
@@ -384,6 +385,17 @@ def test_what_is_called_after_a_switch_is_effective_is_found():
 
     assert found(whole.verify()) == {"I4": 1}
     assert found(whole.verify(with_control=False)) == {}
+
+
+def test_commits_that_are_too_many_to_look_up_are_counted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(verify_facts, "CANDIDATES_MAX", 1)
+    whole = site(bid(1), bid(2), bid(3))
+    whole.engage("campaign:cmp-7")
+
+    report, facts = whole.looked_at()
+
+    assert found(report) == {}
+    assert (len(facts.candidates[0]), facts.left_out) == (1, 2)
 
 
 def test_what_was_decided_before_a_switch_may_be_called_before_it():

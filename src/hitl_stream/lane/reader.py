@@ -177,4 +177,12 @@ async def started(client: Client, *, committed: bool, **options: Any) -> AsyncIt
                 await consumer.start()
             yield consumer
         finally:
-            await consumer.stop()
+            await _stop(consumer)
+
+
+async def _stop(consumer: Any) -> None:
+    """Stop a consumer. Where the broker is gone it may end as cancelled, by a fetch of its own: that is no error."""
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait((stopping,))
+    if not stopping.cancelled():
+        stopping.result()

@@ -53,8 +53,8 @@ DECISIONS: Mapping[str, Where] = {
 }
 ANSWERS = (*DECISIONS, "closed", "dlq")
 RESULTS = "results"
-CANDIDATES_MAX = 1_000_000
-"""Execute records of which the time of the commit is looked up; about 150 bytes each."""
+CANDIDATES_MAX = 200_000
+"""Execute records of which the time of the commit is looked up; about 250 bytes each."""
 
 Batch: TypeAlias = Callable[[str, int, Sequence[Record]], None]
 _REFUSED = {"late": Where.LATE, "duplicate": Where.DUPLICATE, "conflict": Where.CONFLICT, "identity": Where.IDENTITY,
