@@ -236,6 +236,27 @@ def test_an_owner_that_has_not_heard_of_a_rebalance_proves_nothing_of_what_a_new
     assert world.fence() == {("router", 0)}
 
 
+def test_after_a_restart_nobody_can_say_who_claimed_first():
+    """Of each instance compaction has left the last ack: the owner's claim may be older than the silent one's."""
+    effective = Effective(N)
+    effective.folded(5, [], 1_000, old=True)
+    for offset, ack in enumerate(
+        [
+            make_ack("d/desk/0", PAST, partitions=(0, 1, 2)),
+            make_ack("silent/router/0", 5, partitions=(0,)),
+            make_ack("owner/router/0", 5, partitions=(0, 1, 2)),
+        ]
+    ):
+        effective.heard(offset, ack, 1_000, 1_000, old=True)
+    effective.heard(3, make_ack("d/desk/0", PAST, partitions=(0, 1, 2)), 1_000, 1_000)
+    effective.heard(4, make_ack("owner/router/0", 7, partitions=(0, 1, 2)), 1_000, 1_000)
+    effective.folded(7, [7], 1_000)
+    effective.read(7, 1_000)
+
+    assert effective.look(1_000).provable == -1
+    assert effective.look(1_000 + FENCE_AFTER_MS).fence == {Id("router", 0)}
+
+
 def test_a_silent_instance_that_was_about_to_start_a_producer_is_fenced_though_another_has_opened_since():
     """Nobody can say which of the two has started last."""
     world = World(make_ack("slow/router/0", 5, claims=(0,)))
@@ -315,6 +336,17 @@ def test_whoever_is_fenced_and_without_a_lease_is_not_waited_for_again_until_it_
     world.engage(9)
     assert world.provable() == -1
     assert world.waiting() == ["dead/router/0"]
+
+
+def test_without_a_lease_alone_nobody_is_out_of_the_way():
+    """A process that slept between its check and its commit needs no lease any more, only its producer."""
+    world = World(make_ack("asleep/router/0", 5, partitions=(0,)), make_ack("r/router/9", PAST, partitions=(1, 2)))
+    world.later(10 * LEASE_MS)
+    world.engage(7)
+
+    assert world.provable() == -1
+    world.later(FENCE_AFTER_MS)
+    assert world.fence() == {("router", 0)}
 
 
 def test_while_a_fenced_instance_may_hold_its_lease_it_is_fenced_for_the_next_engagement_too():

@@ -230,7 +230,7 @@ def test_heartbeats_give_an_instance_its_lease_and_keep_it(topics: Topics, tmp_p
                     await asyncio.sleep(0.05)
                     assert router.view.lease_left_ms() > LEASE_MS / 2
                 assert seen.beats >= 6
-                assert not seen.why
+                assert set(seen.why) <= {"replayed"}  # a producer's own retries, on a slow day
 
     run(topics, tmp_path, scenario)
 
@@ -290,6 +290,27 @@ def test_heartbeats_that_lay_in_a_buffer_while_a_process_slept_give_no_lease(
                 await asyncio.wait_for(router.view.allowed(), 2.0)
 
         within(scenario())
+
+
+def test_no_heartbeat_goes_out_while_control_has_not_applied_what_stands_on_its_topic(topics: Topics, tmp_path: Path):
+    """So that a lease never comes from an ack that is newer than a command which its heartbeat does not know."""
+
+    async def scenario(here: Here) -> None:
+        async with here.control() as (role, seen), here.owner() as router, here.commander() as commander:
+            await router.view.allowed()
+            role._consumer.pause(role._commands)
+            await asyncio.sleep(0.3)
+            epoch = await halt(commander)
+            await asyncio.sleep(0.1)
+            before = seen.beats
+            await until_true(lambda: not router.view.may_emit())
+            assert role.control.epoch < epoch
+            assert seen.beats == before
+            role._consumer.resume(role._commands)
+            await asyncio.wait_for(router.view.allowed(), 2.0)
+            assert router.view.epoch == epoch
+
+    run(topics, tmp_path, scenario)
 
 
 # --- effective --------------------------------------------------------------------------------------------------------
@@ -597,12 +618,13 @@ def test_of_ten_thousand_forged_acks_none_counts_and_each_is_counted_by_its_reas
                     topic = here.topics.name("control.acks")
                     sent.append(await producer.send(topic, value, key=key, headers=headers, partition=0))
                 await asyncio.gather(*sent)
-            await until_true(lambda: sum(seen.why.values()) >= FORGED)
-            assert seen.why == wanted
+            await until_true(lambda: all(seen.why[why] >= count for why, count in wanted.items()))
+            own = seen.why["replayed"] - wanted["replayed"]  # a producer's own retries, on a slow day
+            assert seen.why == wanted + Counter(replayed=own)
             assert set(wanted) == {"malformed", "seal", "issuer", "replayed", "invalid"}
             assert seen.fences == {"router": 1}, "no forged ack has spoken for the silent one"
             assert set(role.effective.numbers(role._steady())) <= {"h/router/0", "h/router/1", "h/desk/0"}
-            assert router.view.may_emit()
+            await asyncio.wait_for(router.view.allowed(), 5.0)
 
     run(topics, tmp_path, scenario)
 

@@ -26,7 +26,7 @@ from hitl_stream.roles.control import ControlRole, ControlSpec, Unobserved, coun
 from hitl_stream.roles.prover import Prover
 from hitl_stream.wire.records import ACK, Ack, encode
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealer
-from hitl_stream.wire.signing import SigningKey, read_heartbeat
+from hitl_stream.wire.signing import SigningKey, new_signing_key, read_heartbeat
 from hitl_stream.wire.topics import TopicSet
 from support.guard import Commands
 from support.make import FakeRecord
@@ -217,6 +217,14 @@ def test_it_signs_with_a_key_that_control_lists_for_heartbeats(keys: tuple[Signi
     assert bool(role.missing()) is True
     if found is None:
         assert "hitl keys" in role.missing()
+
+
+def test_it_does_not_sign_with_another_services_key_that_lies_beside_its_own():
+    host = new_signing_key("host-1", "host", "service")
+    role, _ = make_role(CONTROL, host)
+    role.control.keys["host-1"] = entry(host, "engage")
+
+    assert role._key("engage") is CONTROL
 
 
 def test_a_key_out_of_its_time_is_used_only_to_learn_the_time():

@@ -130,7 +130,7 @@ class _Instance:
     """What the last ack of an instance says, and what has become of it since.
 
     `claims`: the partitions by whose ids it may still commit; None: any. `since`: partition → offset of the first of
-    the acks in a row that claim it.
+    the acks in a row that claim it; `LONG_AGO`: compaction may have taken that one.
     """
 
     name: str
@@ -156,6 +156,7 @@ class _Fence(NamedTuple):
 
 
 _NEVER = _Fence(-1, -1)
+LONG_AGO = -1
 
 
 class Effective:
@@ -210,7 +211,7 @@ class Effective:
             acked=ack.epoch if busy is None else min(ack.epoch, busy),
             open=frozenset(ack.partitions),
             claims=set() if ack.goodbye else None if ack.claims is None else set(ack.claims),
-            since={number: since.get(number, offset) for number in ack.claims or ()},
+            since={number: since.get(number, LONG_AGO if old else offset) for number in ack.claims or ()},
             calls=ack.calls,
             fence=ack.fence,
             goodbye=ack.goodbye,

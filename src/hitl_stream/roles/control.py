@@ -412,13 +412,13 @@ class ControlRole(Service):
         return sign(key, beat)
 
     def _key(self, typ: str = HEARTBEAT) -> SigningKey | None:
-        """Return the newest key here that control lists for commands of a type, for now."""
+        """Return the newest key here that control lists for heartbeats, and for commands of a type, for now."""
         now = self.clock.now_ms()
         listed = [
             (key, entry)
             for key in self.spec.signing.values()
             if (entry := self.control.keys.get(key.key_id)) is not None
-            and typ in entry.types
+            and {HEARTBEAT, typ} <= set(entry.types)  # other services' keys may lie here, too
             and entry.holder == key.holder
         ]
         good = [key for key, entry in listed if milliseconds(entry.from_) <= now < milliseconds(entry.until)]
