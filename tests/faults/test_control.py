@@ -702,7 +702,7 @@ async def commits_ms(here: Site, *topics: str) -> list[int]:
 
 
 def last_before(commits: list[int], at_ms: int) -> int:
-    return max(at for at in commits if at <= at_ms)
+    return max((at for at in commits if at <= at_ms), default=0)  # none yet: a busy machine starts slowly
 
 
 def first_after(commits: list[int], at_ms: int) -> int:
