@@ -16,6 +16,7 @@ import orjson
 import uvloop
 
 from hitl_stream import logs, wiring
+from hitl_stream.lane.guard import Unguarded
 from hitl_stream.lane.lane import Lane
 from hitl_stream.lane.observe import Silent
 from hitl_stream.process import GC_THRESHOLDS
@@ -67,14 +68,16 @@ class Meter(Silent):
 async def run(a: argparse.Namespace) -> dict[str, float]:
     settings = load(kafka=a.kafka, state_dir=str(a.directory), policy=str(a.directory / "policy.yaml"), prefix=a.prefix,
                     partitions=a.partitions, metrics_port=0, window_ids_max=a.window, trust=a.trust)  # fmt: skip
-    _, view, lane = wiring.router_services(settings)
+    _, *stops, lane = wiring.router_services(settings)
     assert isinstance(lane, Lane)
     lane.observer = meter = Meter(a.count)
+    if a.without_control:
+        lane.guard, stops = Unguarded(), []
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    await view.start()
-    await lane.start()
+    for service in (*stops, lane):
+        await service.start()
     if a.serve:
         while not lane.ready:  # noqa: ASYNC110 - a lane has no event for it, and this is a benchmark
             await asyncio.sleep(0.05)
@@ -82,8 +85,8 @@ async def run(a: argparse.Namespace) -> dict[str, float]:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, meter.done.set)
     await meter.done.wait()
     report = {} if a.serve else meter.report()
-    await lane.stop()
-    await view.stop()
+    for service in (lane, *reversed(stops)):
+        await service.stop()
     return report
 
 
@@ -98,6 +101,7 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help="run until SIGTERM instead of measuring")
     parser.add_argument("--window", type=int, default=1_000_000)
     parser.add_argument("--profile", type=Path)
+    parser.add_argument("--without-control", action="store_true", help="no lease, no acks: what the control view costs")
     a = parser.parse_args()
     logs.configure(level="warning")
     profiler = None

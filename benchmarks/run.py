@@ -38,6 +38,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "results" / "bench.md"
 PARTITIONS = 4
 SEED = 7
+PAIR_COUNT = 200_000
 REACH = {"per_s_wall": 50_000, "per_s_cpu": 65_000, "rss_mb": 300, "faust_ratio": 15, "p50_ms": 25, "p99_ms": 80}
 
 
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--faust", type=int, default=30_000, help="events of one Faust run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rates", type=int, nargs="*", default=[1_000, 10_000])
+    parser.add_argument("--control-pairs", type=int, default=0, help="paired runs with and without the control view")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--write", action="store_true")
     a = parser.parse_args()
@@ -61,6 +63,8 @@ def main() -> None:
         found: dict[str, Any] = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
         found["latency"] = [_latency(running.bootstrap, Path(directory), rate) for rate in a.rates]
         text = _table(found, rows, a)
+        if a.control_pairs:
+            text += "\n" + _control(running.bootstrap, Path(directory), PAIR_COUNT, a.control_pairs)
         if a.profile:
             text += "\n" + _profile(running.bootstrap, Path(directory), min(a.count, 200_000))
     print(text)
@@ -110,6 +114,24 @@ def _round(bootstrap: str, directory: Path, count: int, faust: int, number: int)
         "faust_per_s_cpu": theirs["per_s_cpu"],
         "faust_ratio": ours["per_s_cpu"] / theirs["per_s_cpu"],
     }
+
+
+def _control(bootstrap: str, directory: Path, count: int, pairs: int) -> str:
+    """Measure what the control view costs: pairs of runs, with and without it, each first in every other pair."""
+    ratios = []
+    for i in range(pairs):
+        per_s: dict[str, float] = {}
+        for options in ([(), ("--without-control",)], [("--without-control",), ()])[i % 2]:
+            prefix = f"pair-{i}-{len(options)}."
+            settings = _installation(bootstrap, directory, prefix)
+            asyncio.run(fill(bootstrap, f"{prefix}actions", Bids(PARTITIONS, SEED), count))
+            per_s["".join(options)] = _router(settings, directory / prefix, count, *options)["per_s_cpu"]
+        ratios.append(per_s[""] / per_s["--without-control"])
+    each = ", ".join(f"{ratio:.3f}" for ratio in sorted(ratios))
+    return (
+        f"With the control view ÷ without it, events a CPU second, {pairs} paired runs of {count:,}: median "
+        f"**{statistics.median(ratios):.3f}** (reach ≥ 0.95); all: {each}.\n"
+    )
 
 
 def _router(settings: Settings, home: Path, count: int, *options: str) -> dict[str, float]:
