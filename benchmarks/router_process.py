@@ -115,7 +115,8 @@ def main() -> None:
     if profiler is not None:
         profiler.disable()
         profiler.dump_stats(a.profile)
-    sys.stdout.buffer.write(orjson.dumps(report) + b"\n")
+    if not a.serve:
+        sys.stdout.buffer.write(orjson.dumps(report) + b"\n")
 
 
 if __name__ == "__main__":

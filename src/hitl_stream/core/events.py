@@ -52,6 +52,61 @@ class Why(StrEnum):
     EXECUTE_BY = "execute_by"
     STALE = "stale"
     """The platform holds another value than the one that the action starts from."""
+    REJECTED = "rejected"
+    """A person said no."""
+    CHANGED = "changed"
+    """A person proposed another action in its place."""
+
+
+class Effect(StrEnum):
+    """What a person's verdict did."""
+
+    APPLIED = "applied"
+    WAITING = "waiting"
+    """It counts, and another approval is missing."""
+    CONFLICT = "conflict"
+    """Another one had ended the item before it, by the order of the log."""
+    LATE = "late"
+    """It was appended after the item's time was over."""
+    REFUSED = "refused"
+
+
+class Refusal(StrEnum):
+    """Why a verdict counts for nothing, although its signature is good."""
+
+    UNKNOWN_ITEM = "unknown_item"
+    NOT_OPEN = "not_open"
+    """The item waits for its batch."""
+    HASH = "hash"
+    """It is about other bytes."""
+    VIEW = "view"
+    """What was shown is not what its digest says."""
+    PERSON = "person"
+    """The key that signed it may not speak for this person, or not in this role."""
+    SERVICE = "service"
+    """Only a person decides."""
+    BARRED = "barred"
+    """The submitter, the agent's owner, or whoever judged it before."""
+    NOT_ASKED = "not_asked"
+    """The item is put to somebody else."""
+    ROLE = "role"
+    """No approval that is missing can be given in this role."""
+    SAME_PERSON = "same_person"
+    """Two people means two."""
+    TOO_FAST = "too_fast"
+    """Its tier asks for as much time as reading takes."""
+    REASON = "reason"
+    """A rejection or a change names no reason that the policy knows."""
+    CHANGE = "change"
+    """It changes nothing, or what cannot be changed."""
+    NO_NEXT = "no_next"
+    """There is no queue to escalate to."""
+    SAMPLE = "sample"
+    """The batch's sample is not judged yet, or its plan has failed."""
+    ROOT = "root"
+    """It releases another batch than there is."""
+    REPLAYED = "replayed"
+    """The same verdict has counted already."""
 
 
 class Status(StrEnum):
