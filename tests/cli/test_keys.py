@@ -50,6 +50,8 @@ from support.kafka import Topics, read_values, running, send, within
 from support.signed import ANA, BEN, CONTROL, NOW_MS, begun, claims, signed
 
 NAMES = ("control", "control.heartbeat")
+LISTED = ["ana-1", "ben-1", "console-1", "control-1"]
+"""After the first keys."""
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +123,7 @@ def test_trust_begins_with_key_files_a_record_and_its_digest(place: Place):
     assert begun["epoch"] == 0
     assert [(row["key_id"], row["holder"], row["kind"]) for row in begun["keys"]] == [
         ("ana-1", "ana", "person"), ("ben-1", "ben", "person"), ("control-1", "control", "service"),
+        ("console-1", "console", "service"),
     ]  # fmt: skip
     assert all(stat.S_IMODE(Path(row["path"]).stat().st_mode) == 0o600 for row in begun["keys"])
     assert place.json("keys", "show")["holders"] == ["ana", "ben"]
@@ -234,9 +237,12 @@ def test_the_keys_are_shown_with_whose_they_are_and_how_long_they_hold(place: Pl
     shown = place.json("keys", "show")
 
     rows = {row["key_id"]: row for row in shown["keys"]}
-    assert {key_id: row["file"] for key_id, row in rows.items()} == {"ana-1": True, "ben-1": False, "control-1": True}
+    assert {key_id: row["file"] for key_id, row in rows.items()} == {
+        "ana-1": True, "ben-1": False, "console-1": True, "control-1": True,
+    }  # fmt: skip
     assert all(row["in_force"] for row in rows.values())
     assert rows["control-1"]["types"] == ["heartbeat", "engage", "release_request"]
+    assert rows["console-1"]["types"] == ["verdict", "batch", "preference", "skip", "engage"]
     assert "reviewer" not in rows["ana-1"]["types"]
     assert {"confirm", "keys", "farewell"} <= set(rows["ana-1"]["types"])
 
@@ -315,7 +321,7 @@ def test_a_key_is_replaced_when_another_holder_confirms(place: Place):
     place.begin()
     asked = place.json("keys", "rotate", "--key", "ana-1")
 
-    assert [row["key_id"] for row in place.json("keys", "show")["keys"]] == ["ana-1", "ben-1", "control-1"]
+    assert key_ids(place) == LISTED
     assert place.json("keys", "show")["pending"] == [asked["epoch"]]
     done = place.json("confirm", str(asked["epoch"]), "--key", "ben-1")
 
@@ -349,7 +355,7 @@ def test_a_key_that_is_not_listed_cannot_be_replaced(place: Place):
     place.begin()
     code, _, said = place("keys", "rotate", "ana-7", "--key", "ana-1")
     assert code == 2
-    assert "ana-1, ben-1, control-1" in said
+    assert ", ".join(LISTED) in said
 
 
 def test_a_rotation_that_was_not_confirmed_can_be_asked_for_again(place: Place):
@@ -429,6 +435,100 @@ def test_junk_on_the_topic_is_in_nobody_s_way(place: Place):
     asked = place.json("keys", "rotate", "--key", "ana-1")
     place.json("confirm", str(asked["epoch"]), "--key", "ben-1")
     _refused(place, 1, "ben-1", WORDS[Rejection.MALFORMED])
+
+
+# --- add and end ------------------------------------------------------------------------------------------------------
+
+
+def key_ids(place: Place) -> list[str]:
+    return [row["key_id"] for row in place.json("keys", "show")["keys"]]
+
+
+def test_a_third_holder_and_a_service_are_added_when_another_holder_confirms(place: Place):
+    place.begin()
+
+    asked = place.json("keys", "add", "--holder", "cem", "--service", "monitor", "--key", "ana-1")
+
+    assert (asked["state"], asked["confirm"]) == ("ASKED", f"hitl confirm {asked['epoch']}")
+    assert [(row["key_id"], row["kind"]) for row in asked["keys"]] == [("cem-1", "person"), ("monitor-1", "service")]
+    assert place.key("cem-1").holder == "cem"
+    assert key_ids(place) == LISTED
+    place.json("confirm", str(asked["epoch"]), "--key", "ben-1")
+    rows = {row["key_id"]: row for row in place.json("keys", "show")["keys"]}
+    assert set(rows) == {*LISTED, "cem-1", "monitor-1"}
+    assert rows["cem-1"]["types"] == rows["ana-1"]["types"]
+    assert rows["monitor-1"]["types"] == ["engage", "gate", "level", "reviewer"]
+    assert all(row["in_force"] for row in rows.values())
+    assert rows["cem-1"]["until"] == asked["until"]
+
+
+def test_what_is_printed_says_who_confirms_and_where_the_files_go(place: Place):
+    place.begin()
+
+    code, shown, said = place("keys", "add", "--holder", "cem", "--service", "host", "--key", "ana-1")
+
+    assert (code, said) == (0, "")
+    assert "nothing changes yet. cem-1, host-1 may sign until" in shown
+    assert "hitl confirm 1" in shown
+    assert "cem-1.jwk to cem" in shown
+    assert "host-1.jwk into keys_dir of every host that may HALT by a file" in shown
+
+
+def test_a_holder_who_is_listed_gets_a_second_key(place: Place):
+    place.begin()
+    asked = place.json("keys", "add", "--holder", "ben", "--key", "ana-1")
+    assert [row["key_id"] for row in asked["keys"]] == ["ben-2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("add",), 2, "nobody is named"),
+        (("add", "--holder", "cem", "--holder", "Cem"), 2, "named twice"),
+        (("add", "--holder", "Control"), 2, "lists a service of that name"),
+        (("add", "--service", "router"), 2, "no service that signs"),
+        (("add", "--holder", "cem", "--key", "control-1"), 5, WORDS[Rejection.TYPE]),
+        (("end",), 2, "no key is named"),
+        (("end", "cem-1"), 2, "ana-1, ben-1"),
+        (("end", "ben-1"), 5, "only ana would be left"),
+        (("end", "ana-1", "ben-1"), 5, "nobody would be left"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_not_appended(place: Place, arguments: tuple[str, ...], code: int, says: str):
+    place.begin()
+    key = () if "--key" in arguments else ("--key", "ana-1")
+
+    found, _, said = place("keys", *arguments, *key)
+
+    assert (found, says in said) == (code, True), said
+    assert len(place.written()) == 1
+    assert not (place.keys / "cem-1.jwk").exists()
+
+
+def test_a_key_ends_when_another_holder_confirms(place: Place):
+    place.begin("ana", "ben", "cem")
+
+    asked = place.json("keys", "end", "cem-1", "--key", "ana-1")
+
+    assert place.json("keys", "show")["holders"] == ["ana", "ben", "cem"]
+    place.json("confirm", str(asked["epoch"]), "--key", "ben-1")
+    shown = place.json("keys", "show")
+    ended = {row["key_id"]: row["until"] for row in shown["keys"] if not row["in_force"]}
+    assert ended == {"cem-1": asked["ends"][0]["until"]}
+    assert shown["holders"] == ["ana", "ben"]
+    code, _, said = place("keys", "end", "cem-1", "--key", "ana-1")
+    assert code == 2
+    assert "already" in said
+
+
+def test_ending_the_last_key_that_may_sign_something_is_warned_of(place: Place):
+    place.begin()
+
+    code, _, said = place("keys", "end", "control-1", "--key", "ana-1", "--json")
+
+    assert code == 0
+    assert "WARNING: no key in force could sign heartbeat any more." in said
+    assert "engage" not in said
 
 
 # --- without a broker -------------------------------------------------------------------------------------------------

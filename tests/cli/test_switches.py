@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from hitl_stream.cli.switches import Picture, asked_for, data, drawn, state_of
+from hitl_stream.cli import switches
+from hitl_stream.cli.switches import Picture, Watching, asked_for, data, drawn, state_of
 from hitl_stream.core.commands import Contained, Heartbeat, ReleaseRequest, Waiting
 from hitl_stream.core.control import RELEASE_MS_MIN, Control, Pending
+from hitl_stream.core.errors import HitlError, RefusedError, UnreachableError
 from hitl_stream.core.events import Mode, Rejection
 from hitl_stream.core.switches import Switch
 from hitl_stream.lane.heartbeats import SILENT_MS, Beat
@@ -125,6 +128,104 @@ def test_what_somebody_has_written_cannot_speak_to_the_terminal():
 def test_nothing_engaged_is_said():
     assert "nothing is engaged" in shown(picture(Control(), beat(0)))
     assert "nothing was ever engaged" in shown(picture(Control(), beat(0)), all_=True)
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+
+class Kafka:
+    """What `Watching` looks at: each look, and each connection, does the next thing on the list."""
+
+    def __init__(self, *doing: Picture | Exception) -> None:
+        self.doing = list(doing)
+        self.begun = 0
+        self.shown: list[str] = []
+        self.beats = self
+
+    async def begin(self, stack: Any) -> Any:
+        self.begun += 1
+        if isinstance(self.doing[0], Exception):
+            raise self.doing.pop(0)  # type: ignore[misc]
+        return self
+
+    async def hear(self, within_s: float) -> None:
+        pass
+
+    async def again(self) -> Picture:
+        match self.doing.pop(0):
+            case Exception() as error:
+                raise error
+            case found:
+                return found
+
+    def show(self, what: RenderableType) -> None:
+        console = Console(file=io.StringIO(), width=WIDE, highlight=False)
+        console.print(what)
+        self.shown.append(console.file.getvalue())  # type: ignore[attr-defined]
+
+    def watched(self, times: int) -> list[str]:
+        """Watch until it has connected so often; return what was shown."""
+
+        async def rest(seconds: float) -> None:
+            pass
+
+        async def watch() -> None:
+            watching = Watching(self.begin, self.show, rest=rest)
+            for _ in range(times):
+                await watching.once()
+
+        asyncio.run(watch())
+        return self.shown
+
+
+AWAY = UnreachableError("Kafka at nowhere:1 was not reached")
+
+
+def test_watching_survives_that_kafka_goes_away_and_says_so():
+    found, *_ = control()
+    what = picture(found, beat(5))
+    kafka = Kafka(what, what, AWAY, AWAY, what, AWAY)
+
+    shown = kafka.watched(3)
+
+    assert ["KAFKA DOES NOT ANSWER: Kafka at nowhere:1" in one for one in shown] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert kafka.begun == 3
+    assert shown[2].startswith("KAFKA DOES NOT ANSWER")
+    assert "HALT" in shown[2]  # as it was seen last
+    assert "nobody can tell" in shown[2].lower()
+
+
+def test_a_kafka_that_takes_too_long_is_away(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(switches, "AWAY_SECONDS", 0.01)
+    found, *_ = control()
+    kafka = Kafka(picture(found, beat(5)), picture(found, beat(5)))
+    once = kafka.again
+
+    async def again() -> Picture:
+        return await once() if len(kafka.doing) > 1 else await asyncio.Event().wait()  # type: ignore[return-value]
+
+    monkeypatch.setattr(kafka, "again", again)
+
+    assert "KAFKA DOES NOT ANSWER: no answer within 0.01 s" in kafka.watched(1)[-1]
+
+
+@pytest.mark.parametrize(
+    ("doing", "error"),
+    [([AWAY], UnreachableError), ([None, RefusedError("nothing there counts")], RefusedError)],
+)
+def test_watching_ends_where_kafka_was_never_reached_or_something_else_is_wrong(
+    doing: list[Any], error: type[HitlError]
+):
+    found, *_ = control()
+    with pytest.raises(error):
+        Kafka(*(picture(found, beat(5)) if one is None else one for one in doing)).watched(1)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import os
 import resource
@@ -16,18 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console, RenderableType
 
-from hitl_stream.cli import confirm, release
+from hitl_stream.cli import confirm, release, switches
 from hitl_stream.core import control as core_control
 from hitl_stream.core.commands import Contained, ReleaseRequest, Waiting
 from hitl_stream.core.errors import UnknownOutcomeError
 from hitl_stream.core.events import Mode, Rejection
+from hitl_stream.dev.broker import Broker
 from hitl_stream.lane import commander, once
+from hitl_stream.settings import Settings, load
 from hitl_stream.wire.records import Ack, encode
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, create_key, sealer
 from hitl_stream.wire.signing import create_signing_key
 from support.history import KEY, Installation, action
-from support.kafka import Topics, producing, within
+from support.kafka import Topics, producing, running, within
 from support.oncall import FakeControl, OnCall, hitl
 
 pytestmark = pytest.mark.kafka
@@ -542,3 +547,47 @@ def test_watching_goes_on_until_ctrl_c(place: OnCall):
     assert process.returncode == 130, err
     assert f"{epoch}" in out
     assert "campaign:cmp-7" in out
+
+
+@pytest.mark.timeout(120)
+def test_watching_survives_that_kafka_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shown: list[str] = []
+
+    def show(what: RenderableType) -> None:
+        console = Console(file=io.StringIO(), width=200)
+        console.print(what)
+        shown.append(console.file.getvalue())  # type: ignore[attr-defined]
+
+    async def until_shown(mark: str) -> None:
+        async with asyncio.timeout(30):
+            while not shown or mark not in shown[-1]:  # noqa: ASYNC110  a list has no event
+                await asyncio.sleep(0.05)
+
+    async def watch(settings: Settings) -> None:
+        watching = switches.Watching(partial(switches.Looking.begin, settings), show)
+        while True:
+            await watching.once()
+
+    async def scenario(broker: Broker, place: OnCall) -> None:
+        task = asyncio.create_task(watch(load()))
+        try:
+            await until_shown("nothing is engaged")
+            await asyncio.to_thread(broker.pause)
+            await until_shown("KAFKA DOES NOT ANSWER")
+            assert not task.done()
+            await asyncio.to_thread(broker.resume)
+            await asyncio.to_thread(place.engage, "campaign:cmp-7")
+            await until_shown("campaign:cmp-7")
+            assert "KAFKA DOES NOT ANSWER" not in shown[-1]
+        finally:
+            task.cancel()
+            await asyncio.wait([task], timeout=10)
+
+    with running("noida", "jar") as broker:
+        place = OnCall(broker.bootstrap, "watch.", tmp_path).begin().settle(monkeypatch)
+        within(scenario(broker, place), 100)
+
+
+def test_watching_ends_with_4_where_kafka_was_never_reached(place: OnCall, capfd: pytest.CaptureFixture[str]):
+    assert hitl("switches", "--watch", "--kafka", "127.0.0.1:1") == 4
+    assert "127.0.0.1:1" in capfd.readouterr().err

@@ -33,7 +33,7 @@ TOPICS = ("actions", "execute", "review", "escalation", "held", "control", "cont
 SERVICE_TYPES = {"control": ("heartbeat", "engage", "release_request"), "host": ("engage",)}
 DAY_S = 86_400
 BEAT_S = 0.05
-VERBS = ("policy", "keys", "confirm", "kill", "release", "switches", "rules", "gates", "pin")
+VERBS = ("policy", "keys", "confirm", "kill", "release", "switches", "rules", "gates", "pin", "farewell")
 """Those that a test in this process can call."""
 
 
@@ -114,7 +114,8 @@ def hitl(*arguments: str) -> int:
 class FakeControl(threading.Thread):
     """A control role that proves whatever `effective` says: everything, up to an epoch, or nothing (−1).
 
-    `waiting` and `contained` are said of what is not effective. As a context it beats; `silent` stops that.
+    `waiting` and `contained` are said of what is not effective; a farewell ends the latter. As a context it beats;
+    `silent` stops that.
     """
 
     def __init__(self, place: OnCall, name: str = "host-1/control/0") -> None:
@@ -125,6 +126,8 @@ class FakeControl(threading.Thread):
         self.contained: tuple[Contained, ...] = ()
         self.acks: dict[str, int] = {}
         self.silent = False
+        self.believing = True
+        """Whether a farewell ends what is contained: not where the instance has acknowledged since."""
         self.key = place.keys["control"]
         self._ending = threading.Event()
         self._beating = threading.Event()
@@ -170,10 +173,13 @@ class FakeControl(threading.Thread):
         issued = max(control.at_ms // 1000, getattr(self, "_now_s", 0))
         effective = control.epoch if self.effective is None else min(self.effective, control.epoch)
         open_ = effective < control.engaged_at
+        contained = [
+            one for one in self.contained if open_ and not (self.believing and one.instance in control.farewells)
+        ]
         beat = Heartbeat(
             aud=log.audience, kid=self.key.key_id, iss=self.key.holder, jti=uuid.uuid4().hex, iat=issued,
             exp=issued + 60, seq=seq, control=self.instance, epoch=control.epoch, digest=control.digest.hex(),
             acks=dict(self.acks), effective=effective, waiting=self.waiting if open_ else (),
-            contained=self.contained if open_ else (),
+            contained=tuple(contained),
         )  # fmt: skip
         return sign(self.key, beat)

@@ -1,4 +1,4 @@
-"""What the verbs that append a command share: whose key signs, what is known beforehand, and whether it counted."""
+"""What the verbs that append a command share: whose key signs, what is known before, whether it counted or waits."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from hitl_stream.cli.control_words import WORDS
+from hitl_stream.cli.live import Telling
 from hitl_stream.core.commands import KeyEntry
+from hitl_stream.core.control import CONFIRM_MS_MAX
 from hitl_stream.core.errors import RefusedError, SettingsError, UsageError
 from hitl_stream.core.events import Rejection
 from hitl_stream.lane.commander import Appended, Commander, Make, commanding
 from hitl_stream.lane.control_reader import ControlReader, reading_control
 from hitl_stream.settings import Settings, kafka_client, topic_set
 from hitl_stream.wire.control_log import ControlLog
+from hitl_stream.wire.records import time_text
 from hitl_stream.wire.signing import SUFFIX, SigningKey, public_jwk, read_signing_key, read_signing_keys
 
-KeyFlag = Annotated[str | None, Parameter(name="--key")]
-"""Which key signs: its id in keys_dir, or its file. Not given: the only person's key in keys_dir."""
+REASON_LENGTH_MAX = 2_000
+KeyFlag = Annotated[
+    str | None,
+    Parameter(
+        name="--key",
+        help="The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.",
+    ),
+]
+Reason = Annotated[str, Parameter(name="--reason", help="Why; it stays on record.")]
 
 
 def signing_key(settings: Settings, wanted: str | None) -> SigningKey:
@@ -108,3 +118,52 @@ def foreseen(keys: Mapping[str, KeyEntry], key: SigningKey, typ: str) -> Rejecti
     if entry.holder != key.holder:
         return Rejection.ISSUER
     return None if typ in entry.types else Rejection.TYPE
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A command that counts: where it stands, and whether it waits for another holder."""
+
+    appended: Appended
+    waits: bool
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Return what `--json` says of every such command."""
+        epoch = self.appended.epoch
+        return {
+            "state": "ASKED" if self.waits else "IN FORCE",
+            "epoch": epoch,
+            "at": time_text(self.appended.at_ms),
+            "confirm": f"hitl confirm {epoch}" if self.waits else None,
+        }
+
+
+async def sign_and_append(settings: Settings, signer: SigningKey, typ: str, prepare: Callable[[Desk], Make]) -> Signed:
+    """Append the command that `prepare` makes after it has looked at the log; it is not asked where the key may not."""
+    async with at_desk(settings, signer) as desk:
+        why = foreseen(desk.log.control.keys, signer, typ)
+        if why is not None:
+            raise RefusedError(f"not appended, since it would be refused: {WORDS[why]}")
+        appended = await desk.append(prepare(desk))
+        return Signed(appended, appended.epoch in desk.log.control.pending)
+
+
+def tell(signed: Signed, telling: Telling, now: str, then: str) -> None:
+    """Say what holds now, or who must do what so that it will."""
+    epoch, at = signed.appended.epoch, time_text(signed.appended.at_ms)
+    if signed.waits:
+        last = time_text(signed.appended.at_ms + CONFIRM_MS_MAX)
+        telling.line(
+            f"ASKED({epoch}) at {at}: nothing changes yet. {then} once another holder confirms it, until {last}: "
+            f"hitl confirm {epoch}",
+            "bold yellow",
+        )
+    else:
+        telling.line(f"IN FORCE({epoch}) at {at}: {now}.", "bold green")
+
+
+def checked_reason(reason: str) -> None:
+    """Refuse a reason that says nothing, or too much."""
+    if not reason.strip() or len(reason) > REASON_LENGTH_MAX:
+        raise UsageError(f"--reason: say why, in 1 to {REASON_LENGTH_MAX} characters; it stays on record")

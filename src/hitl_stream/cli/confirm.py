@@ -43,8 +43,6 @@ def confirm(epoch: Epoch, *, key: KeyFlag = None, json: Json = False, flags: Set
     ----------
     epoch
         Of the command that waits.
-    key
-        The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.
     json
         One object on stdout: {epoch, at, of, command}; what is confirmed goes to stderr.
     """

@@ -29,6 +29,7 @@ from hitl_stream import settings as values
 from hitl_stream.cli.settings import Json
 from hitl_stream.cli.terminal import err, out
 from hitl_stream.core.action import ACTION_BYTES_MAX, entity_of
+from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.errors import SettingsError, UsageError
 from hitl_stream.core.window import ENTITIES_MAX, IdBudget
 from hitl_stream.lane.step import Header, Moment, Output
@@ -42,7 +43,7 @@ from hitl_stream.wire import records
 from hitl_stream.wire.codec import Decoded, decode
 from hitl_stream.wire.home import home_of
 from hitl_stream.wire.policy_file import LoadedPolicy
-from hitl_stream.wire.records import ReasonRow, milliseconds
+from hitl_stream.wire.records import ReasonRow
 from hitl_stream.wire.seal import SealKey
 from hitl_stream.wire.topics import TopicSet
 from hitl_stream.wiring import load_policy

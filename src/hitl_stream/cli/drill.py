@@ -19,9 +19,9 @@ from cyclopts.types import PositiveFloat, PositiveInt
 from rich.table import Table
 from rich.text import Text
 
-from hitl_stream.cli.appending import KeyFlag, believed, trust_of
+from hitl_stream.cli.appending import believed, trust_of
 from hitl_stream.cli.live import Telling
-from hitl_stream.cli.settings import FOUND, NO_FLAGS, Json, SettingsFlags
+from hitl_stream.cli.settings import FOUND, NO_FLAGS, Json, SettingsFlags, Timeout
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.cli.topics import reading
 from hitl_stream.core.control import Control
@@ -42,6 +42,13 @@ TIMES_MAX = 100
 SIGNS = ("engage", "release_request")
 CONTROL = "control"
 ACTION_BYTES_MAX = 64 * 1024
+ServiceKeyFlag = Annotated[
+    str | None,
+    Parameter(
+        name="--key",
+        help="The service key that signs; not given: the newest one here that control lists for it.",
+    ),
+]
 
 
 def register(app: App) -> None:
@@ -54,9 +61,9 @@ def drill(
     rate: PositiveFloat = 1_000.0,
     seconds: PositiveFloat = 6.0,
     times: PositiveInt = 1,
-    timeout: Annotated[timedelta, Parameter(name="--timeout")] = timedelta(seconds=10),
+    timeout: Timeout = timedelta(seconds=10),
     action: Path | None = None,
-    key: KeyFlag = None,
+    key: ServiceKeyFlag = None,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
@@ -74,8 +81,6 @@ def drill(
         How long to wait until the HALT is EFFECTIVE.
     action
         JSON file with an action that the policy lets run alone; not given: one is looked for.
-    key
-        The service key that signs; not given: the newest one here that control lists for it.
     json
         One object on stdout: {ok, rows, drills}.
     """

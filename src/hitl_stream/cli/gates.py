@@ -10,9 +10,9 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from hitl_stream.cli.appending import Desk, KeyFlag, signing_key
+from hitl_stream.cli.appending import Desk, KeyFlag, Reason, checked_reason, sign_and_append, signing_key, tell
 from hitl_stream.cli.live import Telling
-from hitl_stream.cli.rules import Reason, checked_reason, folded, known, named, sign_and_append, tell
+from hitl_stream.cli.rules import folded, known, named
 from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.cli.topics import reading
@@ -134,10 +134,6 @@ def gates_set(
         observe: it labels and stops nothing. enforce: it stops. removed: it is not asked, for one version of one agent.
     agent
         id@version: for that one alone. `removed` needs it.
-    reason
-        Why; it stays on record.
-    key
-        The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.
     json
         One object on stdout: {state, epoch, at, confirm, gate, to, agent, definition}.
     """

@@ -7,10 +7,11 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +21,9 @@ from msgspec import structs
 from rich.table import Table
 from rich.text import Text
 
-from hitl_stream.cli.appending import KeyFlag, at_desk, believed, foreseen, signing_key, trust_of
+from hitl_stream.cli.appending import Desk, KeyFlag, believed, sign_and_append, signing_key, tell, trust_of
 from hitl_stream.cli.control_words import WORDS, day_text, told
+from hitl_stream.cli.live import Telling
 from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.terminal import emit, err, out
 from hitl_stream.cli.topics import reading
@@ -30,8 +32,9 @@ from hitl_stream.core.control import Control
 from hitl_stream.core.errors import BrokenError, RefusedError, SettingsError, UsageError
 from hitl_stream.core.escape import escaped
 from hitl_stream.core.switches import folded
+from hitl_stream.core.verdicts import VERDICT_TYPES
 from hitl_stream.lane.admin import Client, cluster_id
-from hitl_stream.lane.commander import Appended, append
+from hitl_stream.lane.commander import Appended, Make, append
 from hitl_stream.lane.control_reader import read_control
 from hitl_stream.lane.reader import read, spans
 from hitl_stream.settings import Settings, kafka_client, topic_set
@@ -55,8 +58,10 @@ SERVICE_TYPES: Mapping[str, tuple[str, ...]] = {
     "control": ("heartbeat", "engage", "release_request"),
     "monitor": ("engage", "gate", "level", "reviewer"),
     "host": ("engage",),
+    "console": (*VERDICT_TYPES, "engage"),
 }
-"""What each service signs: control its heartbeats, tripwires and drills; the monitor what tightens; a host its HALT."""
+"""What each service signs: control its heartbeats, tripwires and drills; the monitor what tightens; a host its HALT;
+the console what people say of what they were shown, and their stops."""
 HOLDERS_MIN = 2
 """Of persons' keys: one asks, another confirms."""
 EARLIER_S = 300
@@ -73,7 +78,7 @@ Names = Annotated[tuple[str, ...], Parameter(negative="")]
 def register(app: App) -> None:
     """Add the verbs."""
     keys = App(name="keys", help="Make, show and replace the keys that roles seal with and people sign with.")
-    for verb in (seal, init, show, rotate):
+    for verb in (seal, init, show, add, rotate, end):
         keys.command(verb)
     app.command(keys)
 
@@ -82,7 +87,7 @@ def register(app: App) -> None:
 
 
 def seal(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
-    """Make the keys that router and executor need, where there are none yet; existing ones stay.
+    """Make the keys that roles seal with, where there are none yet; existing ones stay.
 
     Parameters
     ----------
@@ -111,7 +116,8 @@ def seal(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
         out.print(f"{'made' if row['made'] else 'kept'}  {row['path']}  {row['mode']}", markup=False, soft_wrap=True)
     if any(row["made"] for row in rows):
         out.print(
-            "Copy these files to every host that runs a router or an executor; nobody else may read them.",
+            "Copy these files to every host that runs a router, an executor, a desk or the console; nobody else may "
+            "read them.",
             soft_wrap=True,
         )
     return 0
@@ -138,7 +144,7 @@ class Begun:
 def init(
     *,
     holder: Names = (),
-    service: Names = ("control",),
+    service: Names = ("control", "console"),
     days: Days = DAYS,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
@@ -152,21 +158,22 @@ def init(
     holder
         A person who gets a key; once for each.
     service
-        A service that gets a key: control, monitor or host; once for each.
+        A service that gets a key: control, monitor, host or console; once for each.
     days
         How long the keys are valid.
     json
         One object on stdout: {trust, epoch, until, keys: [{key_id, holder, kind, path}]}.
     """
     settings = flags.load()
-    _check_holders(holder, service)
+    if not holder:
+        raise UsageError(
+            "no holder is named, and somebody must sign; name two people at least: --holder ana --holder ben"
+        )
+    _check_names(holder, service)
     begun = reading(_init(settings, holder, service, days))
     (until,) = {day_text(entry.until) for entry in _entries(begun.appended.command)}
     if json:
-        rows = [
-            {"key_id": key.key_id, "holder": key.holder, "kind": key.kind, "path": str(path)}
-            for key, path in begun.files
-        ]
+        rows = [_made_row(key, path) for key, path in begun.files]
         emit({"trust": begun.trust, "epoch": begun.appended.epoch, "until": until, "keys": rows})
     else:
         _say_what_is_next(begun, until)
@@ -181,11 +188,7 @@ _ALONE = (
 )
 
 
-def _check_holders(holders: Sequence[str], services: Sequence[str]) -> None:
-    if not holders:
-        raise UsageError(
-            "no holder is named, and somebody must sign; name two people at least: --holder ana --holder ben"
-        )
+def _check_names(holders: Sequence[str], services: Sequence[str]) -> None:
     unknown = [service for service in services if service not in SERVICE_TYPES]
     if unknown:
         raise UsageError(f"{', '.join(unknown)}: no service that signs; they are {', '.join(SERVICE_TYPES)}")
@@ -204,19 +207,14 @@ async def _init(settings: Settings, holders: Sequence[str], services: Sequence[s
     client, topics = kafka_client(settings), topic_set(settings)
     audience = await cluster_id(client)
     await _refuse_a_second_time(settings, client, topics, audience)
-    people = [_make(settings.keys_dir, name, 1, "person") for name in holders]
-    keys = [*people, *(_make(settings.keys_dir, name, 1, "service") for name in services)]
+    keys = [_make(settings.keys_dir, name, 1, kind) for name, kind in _named(holders, services)]
 
-    def first(**claims: Any) -> Command:
-        from_, until = _moment(claims["iat"] - EARLIER_S), _moment(claims["iat"] + days * DAY_S)
-        return Keys(keys=tuple(key_entry(key, _types(key), from_, until) for key in keys), **claims)
-
-    appended = await append(client, topics, people[0], first)
+    appended = await append(client, topics, keys[0], partial(_listing, keys, days))
     trust = hashlib.sha256(appended.value).hexdigest()
     why = (await read_control(client, topics, trust, audience)).rejection_at(appended.epoch)
     if why is not None:
         raise BrokenError(f"the first keys were appended at {appended.epoch}, but are refused: {WORDS[why]}")
-    return Begun(appended, trust, tuple((key, settings.keys_dir / f"{key.key_id}{SUFFIX}") for key in keys))
+    return Begun(appended, trust, _files(settings, keys))
 
 
 async def _refuse_a_second_time(settings: Settings, client: Client, topics: TopicSet, audience: str) -> None:
@@ -256,13 +254,20 @@ def _say_what_is_next(begun: Begun, until: str) -> None:
         _print(f"{path}  {key.kind} {key.holder}")
     _print(f"The first keys stand on control at {begun.appended.epoch}, valid until {until}. Every host must trust:")
     _print(f"\n  HITL_TRUST={begun.trust}\n")
-    people = ", ".join(f"{path.name} to {key.holder}" for key, path in begun.files if key.kind == "person")
-    services = [(path.name, key.holder) for key, path in begun.files if key.kind == "service"]
     _print("1. Set it on every host, in the environment or as `trust` in hitl.toml.")
-    _print(f"2. Move each person's key to that person, and leave none here: {people}.")
-    for number, (name, holder) in enumerate(services, 3):
-        where = "every host that may HALT by a file" if holder == "host" else f"every host that runs {holder}"
-        _print(f"{number}. Copy {name} into keys_dir of {where}.")
+    for number, line in enumerate(_where_to(begun.files), 2):
+        _print(f"{number}. {line}")
+
+
+def _where_to(files: Iterable[tuple[SigningKey, Path]]) -> Iterator[str]:
+    """Yield where each key file belongs."""
+    people = ", ".join(f"{path.name} to {key.holder}" for key, path in files if key.kind == "person")
+    if people:
+        yield f"Move each person's key to that person, and leave none here: {people}."
+    for key, path in files:
+        if key.kind == "service":
+            where = "may HALT by a file" if key.holder == "host" else f"runs {key.holder}"
+            yield f"Copy {path.name} into keys_dir of every host that {where}."
 
 
 # --- show -------------------------------------------------------------------------------------------------------------
@@ -338,6 +343,139 @@ def _table(entries: Iterable[KeyEntry], now: datetime, here: set[str]) -> Table:
     return table
 
 
+# --- add --------------------------------------------------------------------------------------------------------------
+
+
+def add(
+    *,
+    holder: Names = (),
+    service: Names = (),
+    key: KeyFlag = None,
+    days: Days = DAYS,
+    json: Json = False,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """Make keys for more holders: `hitl keys add --holder cem`. They count when another holder confirms it.
+
+    Parameters
+    ----------
+    holder
+        A person who gets a key; once for each.
+    service
+        A service that gets a key: control, monitor, host or console; once for each.
+    days
+        How long the keys are valid.
+    json
+        One object on stdout: {state, epoch, at, confirm, until, keys: [{key_id, holder, kind, path}]}.
+    """
+    if not holder and not service:
+        raise UsageError("nobody is named who gets a key; name a person, --holder cem, or a service, --service console")
+    _check_names(holder, service)
+    settings = flags.load()
+    signer = signing_key(settings, key)
+    telling = Telling(json)
+    made: list[SigningKey] = []
+
+    def prepare(desk: Desk) -> Make:
+        control = desk.log.control
+        _refuse_another_kind(control, holder, service)
+        for name, kind in _named(holder, service):
+            made.append(_make(settings.keys_dir, name, _free(control, name), kind))
+        return partial(_listing, made, days)
+
+    signed = reading(sign_and_append(settings, signer, "keys", prepare))
+    files = _files(settings, made)
+    until = day_text(_entries(signed.appended.command)[0].until)
+    for one, path in files:
+        telling.line(f"{path}  {one.kind} {one.holder}")
+    names = ", ".join(one.key_id for one in made)
+    tell(signed, telling, f"{names} may sign until {until}", f"{names} may sign until {until}")
+    for line in _where_to(files):
+        telling.line(line)
+    if json:
+        emit({**signed.row, "until": until, "keys": [_made_row(one, path) for one, path in files]})
+    return 0
+
+
+def _refuse_another_kind(control: Control, holders: Sequence[str], services: Sequence[str]) -> None:
+    """Refuse a person named as a listed service is, or the other way round: who confirms what could not be told."""
+    kinds = {folded(entry.holder): entry.kind for entry in control.keys.values()}
+    for name, kind in _named(holders, services):
+        if kinds.get(folded(name), kind) != kind:
+            raise UsageError(f"{name}: the log lists a {kinds[folded(name)]} of that name; choose another")
+
+
+# --- end --------------------------------------------------------------------------------------------------------------
+
+
+def end(
+    *key_ids: Annotated[str, Parameter(name="KEY_ID")],
+    key: KeyFlag = None,
+    json: Json = False,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """End keys that are lost, stolen, or needed no longer. They hold until another holder confirms it.
+
+    Parameters
+    ----------
+    key_ids
+        The keys, as `hitl keys show` lists them.
+    json
+        One object on stdout: {state, epoch, at, confirm, ends: [{key_id, holder, kind, until}]}.
+    """
+    if not key_ids:
+        raise UsageError("no key is named; `hitl keys show` lists them: hitl keys end KEY_ID…")
+    wanted = tuple(dict.fromkeys(key_ids))
+    settings = flags.load()
+    signer = signing_key(settings, key)
+    telling = Telling(json)
+
+    def prepare(desk: Desk) -> Make:
+        control, now = desk.log.control, _moment(desk.commander.now_ms() // 1000)
+        ending = [_in_force(control, key_id, now) for key_id in wanted]
+        for line in _lost(control, ending, now):
+            telling.line(line, "bold red")
+        return partial(_ended, ending)
+
+    signed = reading(sign_and_append(settings, signer, "keys", prepare))
+    entries = _entries(signed.appended.command)
+    names = escaped(", ".join(wanted))
+    tell(signed, telling, f"{names} may sign nothing any more", f"{names} may sign nothing any more")
+    if json:
+        rows = [
+            {"key_id": one.key_id, "holder": one.holder, "kind": one.kind, "until": day_text(one.until)}
+            for one in entries
+        ]
+        emit({**signed.row, "ends": rows})
+    return 0
+
+
+def _ended(entries: Sequence[KeyEntry], **claims: Any) -> Command:
+    """Return the command that ends keys when it was signed: what they have signed before counts."""
+    return Keys(keys=tuple(structs.replace(one, until=_moment(claims["iat"])) for one in entries), **claims)
+
+
+def _in_force(control: Control, key_id: str, now: datetime) -> KeyEntry:
+    entry = _listed(control, key_id)
+    if entry.until <= now:
+        raise UsageError(f"{escaped(key_id)} ended at {day_text(entry.until)} already; nothing is appended")
+    return entry
+
+
+def _lost(control: Control, ending: Sequence[KeyEntry], now: datetime) -> Iterator[str]:
+    """Refuse what would lock everybody out; yield what nobody could sign any more."""
+    names = {entry.key_id for entry in ending}
+    left = [one for one in control.keys.values() if one.key_id not in names and one.from_ <= now < one.until]
+    people = _people(left, now)
+    if any(entry.kind == "person" for entry in ending) and len(people) < HOLDERS_MIN:
+        who = f"only {escaped(people[0])} would be left" if people else "nobody would be left"
+        raise RefusedError(f"not appended: {who}, and {_ALONE}. First list another: hitl keys add --holder NAME")
+    signs = {typ for entry in left for typ in entry.types}
+    lost = dict.fromkeys(typ for entry in ending for typ in entry.types if typ not in signs)
+    if lost:
+        yield f"WARNING: no key in force could sign {', '.join(map(escaped, lost))} any more."
+
+
 # --- rotate -----------------------------------------------------------------------------------------------------------
 
 
@@ -356,8 +494,6 @@ def rotate(
     ----------
     key_id
         The key to replace; not given: the one that signs. A person's key replaces a service's, or one that is lost.
-    key
-        The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.
     days
         How long the new key is valid.
     overlap_days
@@ -396,34 +532,66 @@ def rotate(
 async def _rotate(
     settings: Settings, signer: SigningKey, key_id: str, days: int, overlap_days: int
 ) -> tuple[Appended, SigningKey]:
-    async with at_desk(settings, signer) as desk:
+    made: list[SigningKey] = []
+
+    def prepare(desk: Desk) -> Make:
         control = desk.log.control
-        old = control.keys.get(key_id)
-        if old is None:
-            raise UsageError(f"the log lists no key {key_id!r}; it lists {', '.join(sorted(control.keys))}")
-        why = foreseen(control.keys, signer, "keys")
-        if why is not None:
-            raise RefusedError(f"not appended, since it would be refused: {WORDS[why]}")
-        made = _make(settings.keys_dir, *_next(control, old), old.kind, holder=old.holder)
+        old = _listed(control, key_id)
+        name, number = _next(old)
+        made.append(_make(settings.keys_dir, name, _free(control, name, number), old.kind, holder=old.holder))
+        return partial(_replaced, made[0], old, days, overlap_days)
 
-        def replaced(**claims: Any) -> Command:
-            new = key_entry(made, old.types, _moment(claims["iat"]), _moment(claims["iat"] + days * DAY_S))
-            ends = min(old.until, _moment(claims["iat"] + overlap_days * DAY_S))
-            return Keys(keys=(new, structs.replace(old, until=ends)), **claims)
-
-        return await desk.append(replaced), made
+    signed = await sign_and_append(settings, signer, "keys", prepare)
+    return signed.appended, made[0]
 
 
-def _next(control: Control, old: KeyEntry) -> tuple[str, int]:
-    """Return the name and number of the id that follows a key's, skipping those that are listed."""
+def _replaced(made: SigningKey, old: KeyEntry, days: int, overlap_days: int, **claims: Any) -> Command:
+    new = key_entry(made, old.types, _moment(claims["iat"]), _moment(claims["iat"] + days * DAY_S))
+    ends = min(old.until, _moment(claims["iat"] + overlap_days * DAY_S))
+    return Keys(keys=(new, structs.replace(old, until=ends)), **claims)
+
+
+def _next(old: KeyEntry) -> tuple[str, int]:
+    """Return the name and the number of the id that follows a key's."""
     numbered = _NUMBERED.fullmatch(old.key_id)
-    name, number = (numbered[1], int(numbered[2]) + 1) if numbered else (old.key_id, 2)
-    while _key_id(name, number) in control.keys:
-        number += 1
-    return name, number
+    return (numbered[1], int(numbered[2]) + 1) if numbered else (old.key_id, 2)
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def _named(holders: Sequence[str], services: Sequence[str]) -> Iterator[tuple[str, Kind]]:
+    """Yield each name with its kind, people first."""
+    yield from ((name, "person") for name in holders)
+    yield from ((name, "service") for name in services)
+
+
+def _listing(keys: Sequence[SigningKey], days: int, **claims: Any) -> Command:
+    """Return the command that lists new keys: from a little earlier, for so many days."""
+    from_, until = _moment(claims["iat"] - EARLIER_S), _moment(claims["iat"] + days * DAY_S)
+    return Keys(keys=tuple(key_entry(key, _types(key), from_, until) for key in keys), **claims)
+
+
+def _listed(control: Control, key_id: str) -> KeyEntry:
+    entry = control.keys.get(key_id)
+    if entry is None:
+        raise UsageError(f"the log lists no key {key_id!r}; it lists {', '.join(sorted(control.keys))}")
+    return entry
+
+
+def _free(control: Control, name: str, number: int = 1) -> int:
+    """Return the first number from there on that makes an id which the log does not list."""
+    while _key_id(name, number) in control.keys:
+        number += 1
+    return number
+
+
+def _files(settings: Settings, keys: Iterable[SigningKey]) -> tuple[tuple[SigningKey, Path], ...]:
+    return tuple((key, settings.keys_dir / f"{key.key_id}{SUFFIX}") for key in keys)
+
+
+def _made_row(key: SigningKey, path: Path) -> dict[str, str]:
+    return {"key_id": key.key_id, "holder": key.holder, "kind": key.kind, "path": str(path)}
 
 
 def _make(directory: Path, name: str, number: int, kind: Kind, holder: str | None = None) -> SigningKey:

@@ -11,16 +11,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from hitl_stream.cli import scopes
-from hitl_stream.cli.appending import KeyFlag, signing_key
+from hitl_stream.cli.appending import REASON_LENGTH_MAX, KeyFlag, signing_key
 from hitl_stream.cli.control_words import WORDS
 from hitl_stream.cli.live import Presses, Telling, coverage_lines, silence_lines, standing_lines
 from hitl_stream.cli.scopes import ScopeFlag
-from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
+from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags, Timeout
 from hitl_stream.cli.terminal import emit
 from hitl_stream.cli.topics import reading
 from hitl_stream.core.commands import Engage
@@ -35,12 +35,10 @@ from hitl_stream.wire.records import time_text
 from hitl_stream.wire.signing import SigningKey
 
 DONE, NOT_IN_TIME, INTERRUPTED = 0, 3, 130
-REASON_LENGTH_MAX = 2_000
 HEAR_SECONDS = 0.1
 READ_BACK_SECONDS_MAX = 10.0
 NOT_KNOWN = "Whether it is engaged is NOT known: Kafka had not answered. Say it again; a repeat does no harm."
 KNOWN = "It stays engaged; `hitl switches` shows it."
-Timeout = Annotated[timedelta, Parameter(name="--timeout")]
 
 
 def register(app: App) -> None:
@@ -75,8 +73,6 @@ def kill(
         Why; it can be left out.
     timeout
         How long to wait for the proof that it is EFFECTIVE, such as 10s. It is engaged all the same.
-    key
-        The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.
     json
         One object on stdout: {state, epoch, at, scope, mode, reason, effective_ms, waiting, contained, covered, notes}.
     """

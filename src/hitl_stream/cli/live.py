@@ -13,8 +13,13 @@ from hitl_stream.cli.control_words import WORDS
 from hitl_stream.cli.terminal import err, out
 from hitl_stream.core.escape import escaped
 from hitl_stream.lane.coverage import LATELY_MS, Coverage
-from hitl_stream.lane.heartbeats import Heartbeats, Standing
+from hitl_stream.lane.heartbeats import SILENT_MS, Heartbeats, Standing
 
+LISTEN_SECONDS = SILENT_MS / 1000
+"""Whoever looks waits so long for the first heartbeat."""
+LISTEN_AGAIN_SECONDS = 0.25
+SETTLE_SECONDS = 0.3
+"""After it, for the other control roles'."""
 NAMED_MAX = 20
 """Instances that a line names."""
 SILENCE = (
@@ -77,6 +82,16 @@ def silence_lines(beats: Heartbeats) -> Iterator[str]:
     yield SILENCE
     for why, count in beats.rejected.items():
         yield f"{count} heartbeats were refused: {WORDS[why]}"
+
+
+async def heard_from_all(beats: Heartbeats) -> None:
+    """Wait until every control role has spoken, or for so long that none would."""
+    await beats.hear(LISTEN_SECONDS)
+    while not beats.alive() and beats.silent_ms() < SILENT_MS:
+        await beats.hear(LISTEN_AGAIN_SECONDS)
+    if beats.alive():
+        await asyncio.sleep(SETTLE_SECONDS)
+        await beats.hear(0)
 
 
 class Presses:

@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from hitl_stream.cli import scopes
-from hitl_stream.cli.appending import Desk, KeyFlag, signing_key
+from hitl_stream.cli.appending import Desk, KeyFlag, Reason, checked_reason, sign_and_append, signing_key, tell
 from hitl_stream.cli.live import Telling
-from hitl_stream.cli.rules import Reason, checked_reason, sign_and_append, tell
 from hitl_stream.cli.scopes import ScopeFlag
-from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
+from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags, Toggle
 from hitl_stream.cli.terminal import emit
 from hitl_stream.cli.topics import reading
 from hitl_stream.core.action import NUMBER
@@ -34,8 +33,8 @@ def pin(
     *,
     scope: ScopeFlag = (),
     field: str,
-    down: Annotated[bool, Parameter(negative="")] = False,
-    up: Annotated[bool, Parameter(negative="")] = False,
+    down: Toggle = False,
+    up: Toggle = False,
     range_: Annotated[str | None, Parameter(name="--range")] = None,
     unit: str | None = None,
     until: str,
@@ -64,10 +63,6 @@ def pin(
         The unit that a change must be in.
     until
         A date (its beginning, UTC), a time with an offset, or how long from now, such as 7d.
-    reason
-        Why; it stays on record.
-    key
-        The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.
     json
         One object on stdout: {state, epoch, at, confirm, scope, field, direction, range, unit, until, notes}.
     """

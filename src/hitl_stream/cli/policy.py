@@ -22,6 +22,7 @@ from hitl_stream.cli.decide import Decider, OrStdin, moment_of, open_lines, unre
 from hitl_stream.cli.settings import FOUND, Json
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.core.action import ACTION_BYTES_MAX, Action
+from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.errors import PolicyError, Problem, UsageError
 from hitl_stream.core.policy.cases import CasesError, Covered, Report, Result, hints, read_cases
 from hitl_stream.core.policy.cases import run as run_cases
@@ -33,7 +34,7 @@ from hitl_stream.roles.plugins import PATIENT, Plugins
 from hitl_stream.wire import policy_file, records
 from hitl_stream.wire.codec import Undecodable, decode, decode_bytes
 from hitl_stream.wire.policy_file import LoadedPolicy, by_line, json_schema, lint_file, parse
-from hitl_stream.wire.records import Common, ReasonRow, ScorePart, milliseconds, time_text
+from hitl_stream.wire.records import Common, ReasonRow, ScorePart, time_text
 from hitl_stream.wiring import load_policy
 
 CASES_SUFFIX = ".test.yaml"

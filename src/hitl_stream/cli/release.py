@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from hitl_stream.cli.appending import Desk, KeyFlag, at_desk, foreseen, signing_key
+from hitl_stream.cli.appending import Desk, KeyFlag, at_desk, checked_reason, foreseen, signing_key
 from hitl_stream.cli.confirm import _say_more, _why_not_there, foreseen_for
 from hitl_stream.cli.control_words import WORDS, switch_line, told
 from hitl_stream.cli.live import Telling, silence_lines
-from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
+from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags, Timeout, Toggle
 from hitl_stream.cli.terminal import emit
 from hitl_stream.cli.topics import reading
 from hitl_stream.core.commands import EPOCHS_MAX, Confirm, ReleaseRequest
@@ -30,9 +30,6 @@ from hitl_stream.wire.records import time_text
 from hitl_stream.wire.signing import SigningKey
 
 DONE, NOT_IN_TIME = 0, 3
-REASON_LENGTH_MAX = 2_000
-Timeout = Annotated[timedelta, Parameter(name="--timeout")]
-Wait = Annotated[bool, Parameter(negative="")]
 
 
 def register(app: App) -> None:
@@ -64,8 +61,6 @@ def request(
         Why they may go; it stays on record.
     timeout
         How long to wait until control has applied it.
-    key
-        The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.
     json
         One object on stdout: {epoch, at, epochs, reason, confirm, not_before, not_after, heard}.
     """
@@ -95,8 +90,7 @@ def _check_request(epochs: tuple[int, ...], reason: str) -> None:
         raise UsageError("no switch is named; `hitl switches` shows the epoch of each: hitl release request EPOCH…")
     if len(epochs) > EPOCHS_MAX:
         raise UsageError(f"{len(epochs)} epochs, at most {EPOCHS_MAX} fit one request; say it in several")
-    if not reason.strip() or len(reason) > REASON_LENGTH_MAX:
-        raise UsageError(f"--reason: say why they may go, in 1 to {REASON_LENGTH_MAX} characters; it stays on record")
+    checked_reason(reason)
 
 
 async def _request(
@@ -128,7 +122,7 @@ def _refuse_what_is_not_engaged(control: Control, epochs: tuple[int, ...]) -> No
 def confirm(
     epoch: Annotated[int, Parameter(name="EPOCH")],
     *,
-    wait: Wait = False,
+    wait: Toggle = False,
     timeout: Timeout = timedelta(seconds=10),
     key: KeyFlag = None,
     json: Json = False,
@@ -146,8 +140,6 @@ def confirm(
         Wait for what is left of the minute, instead of being refused.
     timeout
         How long to wait until control has applied it.
-    key
-        The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.
     json
         One object on stdout: {state, epoch, at, of, released, engaged}; what is confirmed goes to stderr.
     """

@@ -5,16 +5,26 @@ Whatever tightens holds at once; whatever loosens waits until another holder's `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from hitl_stream.cli.appending import Desk, KeyFlag, at_desk, believed, foreseen, signing_key, trust_of
+from hitl_stream.cli.appending import (
+    Desk,
+    KeyFlag,
+    Reason,
+    believed,
+    checked_reason,
+    sign_and_append,
+    signing_key,
+    tell,
+    trust_of,
+)
 from hitl_stream.cli.control_words import WORDS
 from hitl_stream.cli.live import Telling
 from hitl_stream.cli.policy import read
@@ -22,25 +32,21 @@ from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.terminal import emit
 from hitl_stream.cli.topics import reading
 from hitl_stream.core.commands import LevelChange, PolicyChange
-from hitl_stream.core.control import CONFIRM_MS_MAX, LEVEL_MAX, Control
+from hitl_stream.core.control import LEVEL_MAX, Control
 from hitl_stream.core.errors import PolicyError, RefusedError, UsageError
 from hitl_stream.core.escape import escaped
 from hitl_stream.core.events import Rejection
 from hitl_stream.core.policy.diff import diff, raises_level_by_more_than_one
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.lane.admin import cluster_id
-from hitl_stream.lane.commander import Appended, Make
+from hitl_stream.lane.commander import Make
 from hitl_stream.lane.control_reader import read_control
 from hitl_stream.settings import Settings, kafka_client, topic_set
 from hitl_stream.wire.policy_file import LoadedPolicy, lint_file, parse
-from hitl_stream.wire.records import time_text
-from hitl_stream.wire.signing import SigningKey
 
-REASON_LENGTH_MAX = 2_000
 SHOWN_MAX = 20
 """Differences of a policy that are printed; `hitl policy diff` prints all."""
 Name = Annotated[str, Parameter(name="NAME")]
-Reason = Annotated[str, Parameter(name="--reason")]
 
 
 def register(app: App) -> None:
@@ -50,56 +56,6 @@ def register(app: App) -> None:
 
 
 # --- what all share ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Signed:
-    """A command that counts: where it stands, and whether it waits for another holder."""
-
-    appended: Appended
-    waits: bool
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """Return what `--json` says of every such command."""
-        epoch = self.appended.epoch
-        return {
-            "state": "ASKED" if self.waits else "IN FORCE",
-            "epoch": epoch,
-            "at": time_text(self.appended.at_ms),
-            "confirm": f"hitl confirm {epoch}" if self.waits else None,
-        }
-
-
-async def sign_and_append(settings: Settings, signer: SigningKey, typ: str, prepare: Callable[[Desk], Make]) -> Signed:
-    """Append the command that `prepare` makes after it has looked at the log."""
-    async with at_desk(settings, signer) as desk:
-        make = prepare(desk)
-        why = foreseen(desk.log.control.keys, signer, typ)
-        if why is not None:
-            raise RefusedError(f"not appended, since it would be refused: {WORDS[why]}")
-        appended = await desk.append(make)
-        return Signed(appended, appended.epoch in desk.log.control.pending)
-
-
-def tell(signed: Signed, telling: Telling, now: str, then: str) -> None:
-    """Say what holds now, or who must do what so that it will."""
-    epoch, at = signed.appended.epoch, time_text(signed.appended.at_ms)
-    if signed.waits:
-        last = time_text(signed.appended.at_ms + CONFIRM_MS_MAX)
-        telling.line(
-            f"ASKED({epoch}) at {at}: nothing changes yet. {then} once another holder confirms it, until {last}: "
-            f"hitl confirm {epoch}",
-            "bold yellow",
-        )
-    else:
-        telling.line(f"IN FORCE({epoch}) at {at}: {now}.", "bold green")
-
-
-def checked_reason(reason: str) -> None:
-    """Refuse a reason that says nothing, or too much."""
-    if not reason.strip() or len(reason) > REASON_LENGTH_MAX:
-        raise UsageError(f"--reason: say why, in 1 to {REASON_LENGTH_MAX} characters; it stays on record")
 
 
 @dataclass(frozen=True)
@@ -167,10 +123,6 @@ def promote(
     ----------
     file
         Policy file.
-    reason
-        Why; it stays on record.
-    key
-        The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.
     json
         One object on stdout: {state, epoch, at, confirm, digest, before, differences}.
     """
@@ -258,10 +210,6 @@ def level(
         Class of the policy: an action type.
     to
         1 recommends, 2 asks first, 3 acts and reports, 4 acts and logs.
-    reason
-        Why; it stays on record.
-    key
-        The key that signs: its id in keys_dir, or its file. Not given: the only person's key there.
     json
         One object on stdout: {state, epoch, at, confirm, class, level, file}.
     """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -17,13 +18,13 @@ from rich.text import Text
 
 from hitl_stream.cli.appending import believed, trust_of
 from hitl_stream.cli.control_words import WORDS
-from hitl_stream.cli.live import SILENCE
-from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
+from hitl_stream.cli.live import SILENCE, heard_from_all
+from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags, Toggle
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.cli.topics import reading
 from hitl_stream.core.commands import Contained, ReleaseRequest, Waiting
 from hitl_stream.core.control import RELEASE_MS_MIN, Control, Pending
-from hitl_stream.core.errors import UsageError
+from hitl_stream.core.errors import UnreachableError, UsageError
 from hitl_stream.core.escape import escaped
 from hitl_stream.core.events import Mode, Rejection
 from hitl_stream.core.switches import Switch
@@ -35,16 +36,14 @@ from hitl_stream.settings import Settings, kafka_client, topic_set
 from hitl_stream.wire.control_log import ControlLog
 from hitl_stream.wire.records import time_text
 
-LISTEN_SECONDS = SILENT_MS / 1000
-"""A single look waits so long for the first heartbeat."""
-SETTLE_SECONDS = 0.3
-"""After it, for the other control roles'."""
 REDRAW_SECONDS = 0.25
+AWAY_SECONDS = 3.0
+"""Kafka is away once a look takes longer."""
+RETRY_SECONDS = 1.0
 SHOWN_MAX = 200
 """Rows of a table on a terminal; `--json` gives all."""
 _MODES = {Mode.HALT: "bold red", Mode.REVIEW_ALL: "bold yellow", Mode.REDUCE_ONLY: "bold yellow"}
 _STATES = {"EFFECTIVE": "green", "released": "dim", "not proved": "bold yellow", "CONTAINED": "bold yellow"}
-Toggle = Annotated[bool, Parameter(negative="")]
 
 
 def register(app: App) -> None:
@@ -64,7 +63,7 @@ def switches(
     Parameters
     ----------
     watch
-        Draw it anew until Ctrl-C.
+        Draw it anew until Ctrl-C, also while Kafka is away for a time.
     all_
         Also what was released.
     json
@@ -133,23 +132,56 @@ class Picture:
 async def _look(settings: Settings) -> Picture:
     async with AsyncExitStack() as stack:
         looking = await Looking.begin(settings, stack)
-        await looking.beats.hear(LISTEN_SECONDS)
-        while not looking.beats.alive() and looking.beats.silent_ms() < SILENT_MS:
-            await looking.beats.hear(REDRAW_SECONDS)
-        if looking.beats.alive():
-            await asyncio.sleep(SETTLE_SECONDS)
-            await looking.beats.hear(0)
+        await heard_from_all(looking.beats)
         return await looking.again()
 
 
 async def _watch(settings: Settings, all_: bool) -> None:
-    async with AsyncExitStack() as stack:
-        looking = await Looking.begin(settings, stack)
-        with Live(console=out, screen=out.is_terminal, auto_refresh=False, vertical_overflow="visible") as live:
-            while True:
+    with Live(console=out, screen=out.is_terminal, auto_refresh=False, vertical_overflow="visible") as live:
+        watching = Watching(partial(Looking.begin, settings), partial(live.update, refresh=True), all_)
+        while True:
+            await watching.once()
+
+
+class Watching:
+    """Draws how things stand, anew and anew, also once Kafka has gone away and come back.
+
+    `begin` connects, given a stack for what it opens; `show` draws. A Kafka that was never reached is an error.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[AsyncExitStack], Awaitable[Looking]],
+        show: Callable[[RenderableType], None],
+        all_: bool = False,
+        *,
+        rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._begin, self._show, self._all, self._rest = begin, show, all_, rest
+        self._last: Picture | None = None
+
+    async def once(self) -> None:
+        """Connect, and draw until Kafka goes away; say so, and rest. Raises UnreachableError where it never came."""
+        try:
+            async with AsyncExitStack() as stack:
+                looking = await self._begin(stack)
+                while True:
+                    self._last = await self._look(looking)
+                    self._show(drawn(self._last, self._all))
+                    await self._rest(REDRAW_SECONDS)
+        except UnreachableError as error:
+            if self._last is None:
+                raise
+            self._show(away(self._last, str(error), self._all))
+            await self._rest(RETRY_SECONDS)
+
+    async def _look(self, looking: Looking) -> Picture:
+        try:
+            async with asyncio.timeout(AWAY_SECONDS):
                 await looking.beats.hear(REDRAW_SECONDS)
-                live.update(drawn(await looking.again(), all_), refresh=True)
-                await asyncio.sleep(REDRAW_SECONDS)
+                return await looking.again()
+        except TimeoutError:
+            raise UnreachableError(f"no answer within {AWAY_SECONDS:g} s") from None
 
 
 class Looking:
@@ -291,6 +323,21 @@ def drawn(picture: Picture, all_: bool) -> RenderableType:
     if picture.instances.latest:
         parts += [Text(), _instances_table(picture)]
     return Group(*parts)
+
+
+def away(picture: Picture, why: str, all_: bool) -> RenderableType:
+    """Return that Kafka does not answer, above what was seen last."""
+    return Group(
+        Text(f"KAFKA DOES NOT ANSWER: {escaped(why)}", "bold white on red"),
+        Text(
+            f"Nobody can tell from here what holds now; it is asked again. Below, how it stood at "
+            f"{time_text(picture.now_ms)}. Without heartbeats every lease runs out: nothing is emitted from 2 s after "
+            "the last one.",
+            "red",
+        ),
+        Text(),
+        drawn(picture, all_),
+    )
 
 
 def _control_line(picture: Picture) -> Text:

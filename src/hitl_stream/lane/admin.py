@@ -415,7 +415,11 @@ async def _admin(client: Client) -> AsyncIterator[Any]:
 
 @contextmanager
 def reaching(client: Client) -> Iterator[None]:
-    """Turn what a Kafka client raises into our own errors: not reached, no right, or broken."""
+    """Turn what a Kafka client raises into our own errors: not reached, no right, or broken.
+
+    An `OSError` is none of Kafka's: aiokafka says in errors of its own what its sockets do. A `TimeoutError` is that of
+    the limit around a call.
+    """
     bootstrap = client["bootstrap_servers"]
     try:
         yield
@@ -423,7 +427,7 @@ def reaching(client: Client) -> Iterator[None]:
         raise
     except REFUSALS as error:
         raise RefusedError(f"Kafka at {bootstrap} refuses: {_said(error)}; check kafka_security and the ACLs") from None
-    except (KafkaConnectionError, KafkaTimeoutError, TimeoutError, OSError) as error:
+    except (KafkaConnectionError, KafkaTimeoutError, TimeoutError) as error:
         raise UnreachableError(f"Kafka at {bootstrap} was not reached: {_said(error)}; {_ADVICE}") from None
     except KafkaError as error:
         if error.retriable:

@@ -7,15 +7,14 @@ settled.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+
+from hitl_stream.lane.clients import stop_quietly
 
 ANSWER_S_MAX = 2.0
-STOP_TIMEOUT_S = 2.0
 
 # aiokafka has no types; as Any its calls pass under strict.
 _Consumer: Any = AIOKafkaConsumer
@@ -38,11 +37,7 @@ class Ends:
 
     async def stop(self) -> None:
         """Disconnect."""
-        for reader in (self._high, self._stable):
-            if reader is not None:
-                with contextlib.suppress(KafkaError, TimeoutError, asyncio.TimeoutError):
-                    async with asyncio.timeout(STOP_TIMEOUT_S):
-                        await reader.stop()
+        await stop_quietly(self._high, self._stable)
 
     async def high(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the high watermarks, as of some time after this was asked.

@@ -22,12 +22,12 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation
 
 from hitl_stream.lane import tidy as _tidy  # noqa: F401  imported for what it does to aiokafka
+from hitl_stream.lane.clients import stop_quietly
 from hitl_stream.lane.step import Output
 
 Offsets = Mapping[TopicPartition, int]
 COMMIT_TIMEOUT_S = 15.0
 START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 2.0
 TRANSACTION_TIMEOUT_MS = 10_000
 BATCH_BYTES = 1024 * 1024
 """One record batch on the wire; the topics' limit is above it."""
@@ -168,9 +168,7 @@ class Transactions:
 async def drop_producer(producer: AIOKafkaProducer) -> None:
     """Stop a producer under a limit, whatever state it is in."""
     # Whatever a dying producer still says is settled by the next one's start, so nothing it raises matters here.
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await producer.stop()
+    await stop_quietly(producer)
     with contextlib.suppress(Exception):
         await producer.client.close()
     _reap(producer)

@@ -25,11 +25,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from mode import Service
 
-from hitl_stream.core.commands import Engage, Heartbeat
+from hitl_stream.core.commands import Engage, Heartbeat, milliseconds
 from hitl_stream.core.control import Control
 from hitl_stream.core.effective import Effective, Id
 from hitl_stream.core.errors import RefusedError
@@ -38,6 +38,7 @@ from hitl_stream.core.switches import KINDS, Switch, parsed
 from hitl_stream.core.tripwires import Tripped
 from hitl_stream.lane import forgiving as _forgiving  # noqa: F401  imported for what it does to aiokafka
 from hitl_stream.lane.admin import cluster_id, reaching
+from hitl_stream.lane.clients import control_consumer, stop_quietly
 from hitl_stream.lane.clock import ControlClock, steady_ms
 from hitl_stream.lane.commander import append
 from hitl_stream.lane.control_reader import beheaded
@@ -48,7 +49,6 @@ from hitl_stream.roles.prover import Prover
 from hitl_stream.roles.tripwires import ended, scope_of
 from hitl_stream.wire.acks import Seals, ack_reader
 from hitl_stream.wire.control_log import ControlLog
-from hitl_stream.wire.records import milliseconds
 from hitl_stream.wire.signing import SigningKey, sign
 from hitl_stream.wire.topics import TopicSet
 
@@ -68,11 +68,9 @@ RECORDS_MAX = 500
 MARKS_MAX = 64
 """So many ends of `control.acks` may wait to be reached; a newer one stands for those before."""
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 2.0
 GLOBAL_KIND = "global"
 
 # aiokafka has no types; as Any its calls pass under strict.
-_Consumer: Any = AIOKafkaConsumer
 _Producer: Any = AIOKafkaProducer
 
 
@@ -242,11 +240,7 @@ class ControlRole(Service):
         """Close what is open; leases end by themselves."""
         await ended(self._work)
         await self._ends.stop()
-        for client in (self._producer, self._consumer):
-            if client is not None:
-                with contextlib.suppress(KafkaError, TimeoutError, asyncio.TimeoutError):
-                    async with asyncio.timeout(STOP_TIMEOUT_S):
-                        await client.stop()
+        await stop_quietly(self._producer, self._consumer)
 
     def _unable(self) -> str:
         return self.missing() if self._key() is None else ""
@@ -254,15 +248,7 @@ class ControlRole(Service):
     # --- reading ------------------------------------------------------------------------------------------------------
 
     async def _start_reading(self) -> None:
-        self._consumer = consumer = _Consumer(
-            **self.spec.client,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_uncommitted",  # nothing here is transactional
-            fetch_max_wait_ms=100,
-            retry_backoff_ms=20,
-        )
+        self._consumer = consumer = control_consumer(self.spec.client)
         await consumer.start()
         both = [self._commands, self._acks]
         consumer.assign(both)
