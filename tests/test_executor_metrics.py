@@ -58,11 +58,13 @@ def test_what_is_seen_at_once_is_counted_at_once():
     metrics = ExecutorMetrics()
 
     metrics.unknown()
-    metrics.offending(3)
+    metrics.offending(3, After.APPEND)
+    metrics.offending(1, After.EFFECTIVE)
     metrics.in_flight.set_function(lambda: 5.0)
 
     assert value(metrics, "hitl_executor_unknown_total") == 1
     assert value(metrics, "hitl_kill_offending_total", after="append") == 3
+    assert value(metrics, "hitl_kill_offending_total", after="effective") == 1
     assert value(metrics, "hitl_executor_calls_in_flight") == 5
 
 
@@ -78,7 +80,7 @@ def test_every_label_is_from_a_closed_set_also_where_policies_change_for_ever():
     metrics = ExecutorMetrics()
     for n in range(CLASSES_MAX + 20):
         metrics.committed(0, 1, 0.0, 0.0, [1], tally(results={(f"class-{n}", "executed"): 1}))
-    metrics.offending(1)
+    metrics.offending(1, After.APPEND)
     known = {
         "why": {*SentBackWhy, *Why}, "error": set(ErrorClass), "status": set(Status), "after": set(After),
     }  # fmt: skip

@@ -75,7 +75,7 @@ def test_what_the_router_counted_is_added_up():
     lane = LaneMetrics("router")
     counted = tally(
         routed={("bid.adjust", "EXECUTE"): 5, ("none", "REFUSE"): 1}, closed={"duplicate": 1}, dead={"seal": 2},
-        moved=3, audit=4, recommended=6,
+        moved=3, audit=4, recommended=6, again={("bid.adjust", "HOLD"): 7, ("bid.adjust", "EXECUTE"): 8},
     )  # fmt: skip
 
     lane.committed(0, 11, 0.001, 0.001, [], counted)
@@ -84,6 +84,8 @@ def test_what_the_router_counted_is_added_up():
     m = lane.metrics
     assert value(m, "hitl_actions_total", {"class": "bid.adjust", "outcome": "EXECUTE"}) == 10
     assert value(m, "hitl_actions_total", {"class": "none", "outcome": "REFUSE"}) == 2
+    assert value(m, "hitl_parked_actions_total", {"class": "bid.adjust", "outcome": "HOLD"}) == 14
+    assert value(m, "hitl_parked_actions_total", {"class": "bid.adjust", "outcome": "EXECUTE"}) == 16
     assert value(m, "hitl_closed_total", {"role": "router", "why": "duplicate"}) == 2
     assert value(m, "hitl_dead_letters_total", {"role": "router", "error": "seal"}) == 4
     assert [value(m, f"hitl_{n}_total") for n in ("moved", "audit_copies", "recommendations")] == [6, 8, 12]
@@ -119,6 +121,10 @@ def test_classes_are_bounded():
 
     assert value(lane.metrics, "hitl_actions_total", {"class": "class-0", "outcome": "EXECUTE"}) == 1
     assert value(lane.metrics, "hitl_actions_total", {"class": OTHER, "outcome": "EXECUTE"}) == 50
+
+    lane.committed(0, 1, 0, 0, [], tally(again={("class-x", "HOLD"): 2, ("class-0", "HOLD"): 1}))
+    assert value(lane.metrics, "hitl_parked_actions_total", {"class": OTHER, "outcome": "HOLD"}) == 2
+    assert value(lane.metrics, "hitl_parked_actions_total", {"class": "class-0", "outcome": "HOLD"}) == 1
 
 
 def test_partitions_are_counted_through_their_life():

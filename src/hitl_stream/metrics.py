@@ -19,7 +19,19 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from hitl_stream.core.events import Abort, After, ErrorClass, ExecutorTally, RouterTally, SentBackWhy, Status, Why
+from hitl_stream.core.events import (
+    Abort,
+    After,
+    DeskTally,
+    ErrorClass,
+    ExecutorTally,
+    Refusal,
+    Rejection,
+    RouterTally,
+    SentBackWhy,
+    Status,
+    Why,
+)
 
 ROLES = ("router", "desk", "executor", "control", "monitor", "console")
 CLASSES_MAX = 200
@@ -36,6 +48,9 @@ EFFECT_SECONDS = (0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 5,
 """Around the targets: 1 s, 2.5 with one instance cut off or paused; alarms at 2 and 3."""
 CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Up to the limit of a call."""
+WAIT_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400, 259200)
+"""From a look at once to three days."""
+QUEUES_MAX = 100
 OPENING_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -148,6 +163,9 @@ class Metrics:
         self.ready = gauge("hitl_ready", "1 if every readiness check passes, else 0; /readyz names them.")
 
         self.actions = counter("hitl_actions", "Actions decided by the router.", "class", "outcome")
+        self.again = counter(
+            "hitl_parked_actions", "Parked actions decided again by a pass; HOLD: parked again.", "class", "outcome"
+        )
         self.closed = counter("hitl_closed", "Actions ended without execution or result.", "role", "why")
         self.dead = counter("hitl_dead_letters", "Records that could not be read.", "role", "error")
         self.moved = counter("hitl_moved", "Actions sent on to their home partition.")
@@ -200,6 +218,7 @@ class LaneMetrics:
         self._closed = _Closed(m.closed, role, Why)
         self._dead = _Closed(m.dead, role, ErrorClass)
         self._actions: dict[tuple[str, str], Counter] = {}
+        self._again: dict[tuple[str, str], Counter] = {}
         self._classes: set[str] = set()
         self._progress: dict[int, Gauge] = {}
         self._opening: set[int] = set()
@@ -260,19 +279,22 @@ class LaneMetrics:
         self.metrics.window_ids.labels(self.role, str(partition)).set(ids)
 
     def _routed(self, tally: RouterTally) -> None:
+        m = self.metrics
         for key, n in tally.routed.items():
-            (self._actions.get(key) or self._action(*key)).inc(n)
+            (self._actions.get(key) or self._action(m.actions, self._actions, *key)).inc(n)
+        for key, n in tally.again.items():
+            (self._again.get(key) or self._action(m.again, self._again, *key)).inc(n)
         self._closed.add(tally.closed)
         self._dead.add(tally.dead)
-        self.metrics.moved.inc(tally.moved)
-        self.metrics.audit.inc(tally.audit)
-        self.metrics.recommended.inc(tally.recommended)
+        m.moved.inc(tally.moved)
+        m.audit.inc(tally.audit)
+        m.recommended.inc(tally.recommended)
 
-    def _action(self, name: str, outcome: str) -> Counter:
+    def _action(self, family: Counter, known: dict[tuple[str, str], Counter], name: str, outcome: str) -> Counter:
         if name not in self._classes and len(self._classes) >= CLASSES_MAX:
-            return self.metrics.actions.labels(OTHER, outcome)
+            return family.labels(OTHER, outcome)
         self._classes.add(name)
-        self._actions[name, outcome] = child = self.metrics.actions.labels(name, outcome)
+        known[name, outcome] = child = family.labels(name, outcome)
         return child
 
     def _progressed(self, partition: int) -> None:
@@ -354,6 +376,83 @@ class ControlMetrics:
         self._tripped.labels(wire, action).inc()
 
 
+class DeskMetrics(LaneMetrics):
+    """Counts for Prometheus what a desk's lane tells."""
+
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        super().__init__("desk", metrics)
+        registry = self.metrics.registry
+        self._open_items = Gauge("hitl_queue_items", "Items open in a queue.", ("queue",), registry=registry)
+        self._oldest = Gauge(
+            "hitl_queue_oldest_seconds", "Wait of the oldest open item of a queue.", ("queue",), registry=registry
+        )
+        self._opened = Counter("hitl_reviews_opened", "Items put to people.", ("queue",), registry=registry)
+        self._verdicts = Counter(
+            "hitl_verdicts", "Judgements of people; applied: it counted, and was the last one needed.",
+            ("queue", "verdict", "effect"), registry=registry,
+        )  # fmt: skip
+        refused = Counter(
+            "hitl_verdicts_refused", "Judgements that count for nothing, by why.", ("why",), registry=registry
+        )
+        self._refused = {why.value: refused.labels(why.value) for why in Refusal}
+        rejected = Counter(
+            "hitl_verdicts_rejected", "Records on verdicts of which nobody can say who wrote them.", ("reason",),
+            registry=registry,
+        )  # fmt: skip
+        self._rejected = {why.value: rejected.labels(why.value) for why in Rejection}
+        self._repeated = Counter("hitl_verdicts_repeated", "Verdicts that had counted already.", registry=registry)
+        self._timed = Counter(
+            "hitl_reviews_timed", "What time or a newer action made of items; OPEN: escalated.", ("queue", "state"),
+            registry=registry,
+        )  # fmt: skip
+        self._executed = Counter("hitl_reviews_executed", "Actions that people let run.", registry=registry)
+        self._parked = Counter("hitl_reviews_parked", "Approvals that a kill switch holds.", registry=registry)
+        self._proposed = Counter("hitl_reviews_proposed", "Actions that people wrote.", registry=registry)
+        self._wait = BulkHistogram(
+            "hitl_review_wait_seconds", "From routing to a judgement.", (), WAIT_SECONDS, registry
+        ).child()
+        self._queues: set[str] = set()
+
+    def committed(
+        self, partition: int, records: int, decide_s: float, commit_s: float, ages_ms: Sequence[int], tally: Any
+    ) -> None:
+        """Count a commit."""
+        super().committed(partition, records, decide_s, commit_s, ages_ms, tally)
+        if isinstance(tally, DeskTally):
+            self._decided(tally)
+
+    def watch(self, queue: str, since_ms: Callable[[], Sequence[int]], now_ms: Callable[[], int]) -> None:
+        """Show at each scrape how many items a queue has, and how long its oldest one waits."""
+        self._open_items.labels(queue).set_function(lambda: float(len(since_ms())))
+        self._oldest.labels(queue).set_function(lambda: max(0.0, (now_ms() - min(since_ms(), default=now_ms())) / 1000))
+
+    def _decided(self, tally: DeskTally) -> None:
+        for queue, n in tally.opened.items():
+            self._opened.labels(self._queue(queue)).inc(n)
+        for (queue, verdict, effect), n in tally.verdicts.items():
+            self._verdicts.labels(self._queue(queue), verdict, effect).inc(n)
+        for (queue, state), n in tally.timed.items():
+            self._timed.labels(self._queue(queue), state).inc(n)
+        for why, n in tally.refused.items():
+            self._refused[why].inc(n)
+        for reason, n in tally.rejected.items():
+            self._rejected[reason].inc(n)
+        self._repeated.inc(tally.repeated)
+        self._executed.inc(tally.executed)
+        self._parked.inc(tally.parked)
+        self._proposed.inc(tally.proposed)
+        self._closed.add(tally.closed)
+        self._dead.add(tally.dead)
+        self._wait.observe_many(tally.wait_s)
+
+    def _queue(self, queue: str) -> str:
+        """Return a label: queues are the policy's, and over all policies of a process they stay few."""
+        if queue not in self._queues and len(self._queues) >= QUEUES_MAX:
+            return OTHER
+        self._queues.add(queue)
+        return queue
+
+
 class ExecutorMetrics(LaneMetrics):
     """Counts for Prometheus what an executor's lane tells, and the executor itself (`roles.executor`)."""
 
@@ -381,7 +480,7 @@ class ExecutorMetrics(LaneMetrics):
             "hitl_kill_offending", "Platform calls that began after a switch over them, by after which moment of it.",
             ("after",), registry=registry,
         )  # fmt: skip
-        self._offending = offending.labels(After.APPEND.value)
+        self._offending = {after: offending.labels(after.value) for after in After}
         self._results: dict[tuple[str, str], Counter] = {}
 
     def committed(
@@ -396,9 +495,9 @@ class ExecutorMetrics(LaneMetrics):
         """Count a call of which nobody knows what became of it."""
         self._unknown.inc()
 
-    def offending(self, calls: int) -> None:
-        """Count calls that began after the append of a switch over them."""
-        self._offending.inc(calls)
+    def offending(self, calls: int, after: After) -> None:
+        """Count calls that began after the append of a switch over them, or after it was EFFECTIVE."""
+        self._offending[after].inc(calls)
 
     def _carried_out(self, tally: ExecutorTally) -> None:
         for (name, status), n in tally.results.items():

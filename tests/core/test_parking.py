@@ -143,6 +143,20 @@ def test_a_copy_that_was_consumed_before_its_offset_was_read_does_not_stay_for_e
     assert found.count() == 0
 
 
+def test_a_full_lot_says_so_and_forgets_nothing() -> None:
+    found = ParkingLot(limit=2)
+    found.park(entry("x", "a/1", order=1, at=1))
+    assert not found.full
+    for n, origin in enumerate(("y", "z"), 2):
+        found.park(entry(origin, "a/1", order=n, at=n))
+    assert (found.full, found.count()) == (True, 3)
+    assert origins(found.conflicting(keys("a/1"))) == ["x", "y", "z"]
+    found.leave("x", 9)
+    assert found.full
+    found.leave("y", 9)
+    assert not found.full
+
+
 def test_what_is_not_there_can_leave() -> None:
     found = lot()
     found.leave("x", 1)

@@ -47,6 +47,7 @@ PARTITIONS = 12
 LEVEL_ONE = make_policy(classes={"bid.adjust": {"level": 1}})
 AUDITED = make_policy(classes={"bid.adjust": {"audit_sample": 1}})
 NOT_AUDITED = make_policy(classes={"draft.internal": {"audit_sample": 0}})
+NOT_AUDITED_BIDS = make_policy(classes={"bid.adjust": {"audit_sample": 0}})
 KEYS = {SEAL_KEY.key_id: SEAL_KEY}
 MINUTE = 60_000
 
@@ -439,6 +440,42 @@ def test_an_action_is_in_time_by_the_brokers_clock(parts: dict[str, Any], why: W
 def test_the_routers_own_clock_does_not_make_an_action_late() -> None:
     outputs = Partition(make_router()).run(FakeRecord(action_bytes()), now_ms=NOW_MS + 86_400_000)
     assert outputs[0].topic == "hitl.execute"
+
+
+@pytest.mark.parametrize(("lag_ms", "topic"), [(999, "hitl.execute"), (1_000, "hitl.closed"), (60_000, "hitl.closed")])
+def test_what_expires_before_a_router_that_lags_gets_to_it_is_closed(lag_ms: int, topic: str) -> None:
+    value = action_bytes(expires_at=iso(NOW_MS + 1_000))
+    (output,) = Partition(make_router(NOT_AUDITED_BIDS)).run(FakeRecord(value), now_ms=NOW_MS + lag_ms)
+    assert output.topic == topic
+    if topic == "hitl.closed":
+        read = refused(output, Why.EXECUTE_BY, "admission.expired")
+        assert (read.end, bytes(read.action)) == ("expired", value)
+
+
+def test_an_action_that_expired_before_it_was_decided_has_been_seen_like_any_other() -> None:
+    partition = Partition(make_router())
+    value = action_bytes(expires_at=iso(NOW_MS + 1_000))
+    late = NOW_MS + 1_000
+    partition.run(record(0, value), now_ms=late)
+    (again,) = partition.run(record(1, value, NOW_MS + 1), now_ms=late)
+    refused(again, Why.DUPLICATE, "admission.duplicate")
+    (other,) = partition.run(record(2, at_ms=NOW_MS + 2), now_ms=late)
+    refused(other, Why.CONFLICT, "admission.conflict")
+
+
+def test_a_window_that_is_replayed_is_the_one_of_a_router_that_closed_what_had_expired() -> None:
+    """Whoever replays the log does not know when it was decided, only when it was appended."""
+    changes = [change("1.00", "1.10")]
+    came = [record(n, action_bytes(action_id=f"a{n}", changes=changes, expires_at=iso(NOW_MS + 1))) for n in range(3)]
+    router = make_router(NOT_AUDITED)
+    lagging, restored = Partition(router), Partition(router)
+    outputs = lagging.run(*came, now_ms=NOW_MS + 1)
+    assert {output.topic for output in outputs} == {"hitl.closed"}
+    restored.state.replay(came)
+    windows = [partition.state.window for partition in (lagging, restored)]
+    assert any(windows[0].sums)
+    assert windows[0].sums == windows[1].sums
+    assert (windows[0].ids, windows[0].norms) == (windows[1].ids, windows[1].norms)
 
 
 # --- once -------------------------------------------------------------------------------------------------------------

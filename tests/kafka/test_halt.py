@@ -16,6 +16,7 @@ from hitl_stream.lane.admin import cluster_id
 from hitl_stream.lane.commander import append
 from hitl_stream.lane.control_reader import ControlReader, reading_control
 from hitl_stream.lane.halt import HALT, LATCH, HaltFile, engage_on
+from hitl_stream.roles.offences import Alarm
 from support.kafka import Topics, within
 from support.oncall import OnCall
 
@@ -130,3 +131,32 @@ def test_a_command_that_cannot_count_leaves_the_host_stopped(
     assert halted
     assert words in why
     assert place.log().control.epoch == before  # no record that nobody could ever remove
+
+
+@pytest.mark.behaviour("C2")
+def test_an_executor_that_sees_a_breach_engages_a_halt_over_everything_once_with_the_hosts_key(place: OnCall):
+    reason = "host-1/executor/0: a platform call began under an effective switch"
+
+    async def scenario() -> Control:
+        audience = await cluster_id(place.client)
+        async with reading_control(place.client, place.topics, place.trust, audience) as reader:
+            engage = engage_on(place.client, place.topics, place.trust, place.keys_dir, HOST, reason)
+            alarm = Alarm(engage, reader.log.control)
+            await alarm.start()
+            alarm.ring()
+            while not reader.log.control.switches.engaged:
+                await reader.catch_up()
+                alarm.ring()
+                await asyncio.sleep(0.02)
+            assert await engage("the same id") != await engage("another id")
+            again = await engage("another id")
+            await alarm.stop()
+            assert again == max((await reader.catch_up()).control.switches.all), "of a repeat the first one counts"
+            return reader.log.control
+
+    control = within(scenario())
+
+    switch, *_ = control.switches.all.values()
+    assert (switch.scope, switch.mode, switch.by, switch.source) == (("global:*",), Mode.HALT, "host", "host")
+    assert {one.reason for one in control.switches.all.values()} == {reason}
+    assert len(control.switches.all) == 3

@@ -134,6 +134,46 @@ def test_a_partition_without_that_of_every_topic_does_not_open():
     assert run(scenario) == (False, True)
 
 
+# --- no room ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_room_inputs_wait_unread_and_what_is_followed_and_parked_goes_on():
+    async def scenario() -> None:
+        bench = Bench(followed=("facts",), parked="parked")
+        async with bench.working() as piece:
+            await bench.settled()
+            (state,) = bench.toy.states
+            state.has_room = lambda state: len(state.parked) < 2
+            bench.append("parked", *numbers(2))
+            await bench.settled()
+            bench.append("in", *numbers(3))
+            bench.append("facts", *numbers(2))
+            bench.append("parked", *numbers(1, 2))
+            await bench.settled()
+            assert (bench.answers("in"), bench.consumer.positions[IN], piece.resting) == ([], 0, True)
+            assert (state.offsets_followed("facts"), state.offsets_followed("parked")) == ([0, 1], [0, 1, 2])
+            bench.toy.wanted = 1
+            await bench.settled()
+            assert (bench.answers("parked"), bench.answers("in"), piece.resting) == ([0, 1, 2], [0, 1, 2], False)
+        assert bench.committed == {IN: 3, PARKED: 3}
+
+    run(scenario)
+
+
+def test_a_slice_without_room_and_without_anything_to_follow_leaves_at_once():
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.working() as piece:
+            await bench.settled()
+            (state,) = bench.toy.states
+            state.has_room = lambda state: False
+            bench.append("in", *numbers(1))
+            await bench.until(lambda: piece.resting)
+        assert bench.answers("in") == []
+
+    run(scenario)
+
+
 # --- passes -----------------------------------------------------------------------------------------------------------
 
 

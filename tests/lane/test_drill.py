@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hitl_stream.core.commands import Engage
+from hitl_stream.core.commands import Engage, milliseconds
 from hitl_stream.core.control import DRILL
 from hitl_stream.core.errors import BrokenError, UsageError
 from hitl_stream.core.events import Mode
@@ -28,7 +28,7 @@ from hitl_stream.lane.drill import (
 )
 from hitl_stream.wire.codec import Decoded, decode_bytes
 from hitl_stream.wire.home import home
-from hitl_stream.wire.records import VIA, decode_via, header, milliseconds
+from hitl_stream.wire.records import VIA, decode_via, header
 from hitl_stream.wire.seal import SEAL_HEADER, SealKey, sealed
 from support.make import NOW_MS, FakeRecord, Partition, action_dict, make_router
 from support.signed import CONTROL, claims

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hitl_stream.core.commands import Command, Engage, KeyEntry, Keys
+from hitl_stream.core.commands import Command, Engage, Heartbeat, KeyEntry, Keys
 from hitl_stream.core.control import Control
 from hitl_stream.core.errors import RefusedError, SettingsError, UnreachableError
 from hitl_stream.core.events import Mode, Rejection
@@ -99,7 +99,7 @@ class Process:
 
     def release(self) -> None:
         for epoch in list(self.control.switches.engaged):
-            self.control.switches.release(epoch, self.control.epoch)
+            self.control.switches.release(epoch, self.control.epoch, self.control.at_ms)
 
     @property
     def stopped(self) -> bool:
@@ -458,6 +458,23 @@ def test_a_control_view_emits_nothing_while_the_host_is_halted(process: Process,
 
     why = "this host is stopped by its file HALT"
     assert asyncio.run(scenario()) == [(True, ""), (False, why), (False, why)]
+
+
+def test_a_control_view_remembers_the_newest_epoch_that_a_heartbeat_called_effective(clock: Clock):
+    async def scenario() -> list[int]:
+        view = ControlView({}, TopicSet(), "", Member("host-1/executor/0", "executor", "1", SealKey("e1", b"k" * 32)))
+        digest = view._log.digest_at(-1)
+        assert digest is not None
+        seen = [view.effective]
+        for effective in (4, 9, 7):  # two control roles may run, and one of them knows less
+            claims_ = {"aud": "c", "kid": "control-1", "iss": "control", "jti": f"b{effective}", "iat": 1, "exp": 2}
+            view._renew(
+                Heartbeat(**claims_, seq=1, control="c", epoch=-1, digest=digest.hex(), acks={}, effective=effective)
+            )
+            seen.append(view.effective)
+        return seen
+
+    assert asyncio.run(scenario()) == [-1, 4, 9, 9]
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

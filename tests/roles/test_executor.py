@@ -9,17 +9,25 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from hitl_stream.core.events import Mode
+from hitl_stream.core.gate import LOOK, RUN, Run
+from hitl_stream.core.window import IdBudget
 from hitl_stream.lane.calls import CALL_S_MAX, HALT_CUT_S, WATCH_S
-from hitl_stream.lane.step import Output
-from hitl_stream.roles.executor import ASK_MS_MAX, ASK_MS_MIN, SETTLED_S, AdapterService
+from hitl_stream.lane.step import Moment, Output
+from hitl_stream.roles.bursts import EVERY_S
+from hitl_stream.roles.executor import ASK_MS_MAX, ASK_MS_MIN, SETTLED_S, AdapterService, NoApprovals, Vouched
 from hitl_stream.wire import records
+from hitl_stream.wire.codec import Undecodable
 from hitl_stream.wire.decided import Decided, read_decided
 from hitl_stream.wire.facts import read_fact
 from hitl_stream.wire.records import ACTION_MARK
@@ -27,7 +35,7 @@ from hitl_stream.wire.schemas import MESSAGES, json_schema
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealer
 from support.execution import EXECUTOR_KEY, Execution, FakeAdapter, execution
 from support.kafka import within
-from support.make import SEAL_KEY, change, make_policy, post
+from support.make import SEAL_KEY, FakeRecord, change, make_policy, make_router, post
 from support.virtual import now_s
 
 GRACE_S = 15 * 60
@@ -348,6 +356,140 @@ def test_a_forged_approval_does_not_end_the_decision_whose_name_it_bears():
         await here.settled()
         assert [end[-1] for end in here.ends().values()] == ["unsealed"]
         assert [result["status"] for result in here.said("results")] == ["executed"]
+
+    execution(scenario)
+
+
+# --- what people approved ---------------------------------------------------------------------------------------------
+
+
+class Trusting(NoApprovals):
+    """Takes every approval for good."""
+
+    def read(self, record: Any) -> Vouched | Undecodable:
+        found = super().read(record)
+        return found if isinstance(found, Undecodable) else replace(found, unsealed="")
+
+
+def asked(here: Execution, **parts: Any) -> Output:
+    """Let the router decide something that people must approve."""
+    output = here.decide(changes=[change("1.20", "1.60", campaign="cmp-1")], **parts)
+    assert output.topic == "hitl.review"
+    return output
+
+
+def approved(review: Output, head: str | None = None, **changes: Any) -> Output:
+    """Return what the desk makes of it once people have approved it; `head`: another one than the router's."""
+    value = review.value or b""
+    routed = {
+        "topic": review.topic,
+        "head": records.head_of(value).decode() if head is None else head,
+        "seal": dict(review.headers)[SEAL_HEADER].decode(),
+    }
+    output = resealed(review, outcome="EXECUTE", by=["ana"], routed=routed, verdicts=["x"], **changes)
+    return msgspec.structs.replace(output, topic="hitl.execute")
+
+
+def test_what_people_approved_runs_once_it_is_vouched_for():
+    async def scenario(here: Execution) -> None:
+        here.put(approved(asked(here)))
+        here.open()
+        await here.settled()
+        assert [(result["status"], result["by"]) for result in here.said("results")] == [("executed", ["ana"])]
+
+    execution(scenario, approvals=Trusting())
+
+
+@pytest.mark.behaviour("C1", "C3")
+def test_what_people_approved_goes_back_as_the_router_had_decided_it_and_they_are_asked_again():
+    async def scenario(here: Execution) -> None:
+        review = asked(here, headers=[TRACE])
+        output = approved(review, epoch=here.guard.epoch)
+        here.put(msgspec.structs.replace(output, headers=[TRACE, *output.headers]))
+        halt = here.commands.engage("campaign:cmp-1")
+        here.open()
+        await here.settled()
+
+        assert here.adapter.calls == []
+        (held,) = here.written["hitl.held"]
+        found = read_decided("hitl.held", held.value, held.headers, {EXECUTOR_KEY.key_id: EXECUTOR_KEY})
+        assert isinstance(found, Decided)
+        parked = records.Parked(by="executor", epoch=here.guard.epoch, switches=(halt,))
+        assert held.value == records.held_value(review.value or b"", parked)
+        assert (found.decision.outcome, found.decision.attempt, found.decision.parked) == ("REVIEW", 0, parked)
+        assert found.decision.by is None, "whoever approved it has no part in what is decided anew"
+
+        router = make_router(parkers={EXECUTOR_KEY.key_id: EXECUTOR_KEY})
+        record = FakeRecord(held.value, 0, 0, here.guard.now_ms(), "hitl.held", held.key, held.headers)
+        state = router.state(IdBudget())
+        state.follow([record])
+        result = router.again([record], state, Moment(here.guard.now_ms(), halt + 2))
+        (again,) = result.outputs
+        decision = records.decode_decision(again.value or b"")
+        assert (again.topic, decision.attempt) == ("hitl.review", 1)
+        assert "approval.again" in [row.rule for row in decision.reasons]
+        assert [row.queue for row in decision.approvals] == ["trading"]
+        assert TRACE in again.headers
+
+    execution(scenario, approvals=Trusting())
+
+
+def test_what_people_approve_once_more_runs_as_the_next_attempt():
+    async def scenario(here: Execution) -> None:
+        review = asked(here)
+        here.put(approved(review, epoch=here.guard.epoch))
+        here.commands.release(here.commands.engage("campaign:cmp-1"))
+        here.open()
+        await here.settled()
+        again = resealed(review, attempt=1, held=0)
+        here.put(approved(again, epoch=here.guard.epoch))
+        await here.settled()
+        assert list(here.ends().values()) == [["executed", "held"]]
+
+    execution(scenario, approvals=Trusting())
+
+
+def _head(review: Output, **changes: Any) -> str:
+    return records.head_of(resealed(review, **changes).value or b"").decode()
+
+
+@pytest.mark.parametrize("engaged", [False, True])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda review: "{}",
+        lambda review: "",
+        lambda review: (review.value or b"").decode(),
+        lambda review: _head(review, hash="0" * 64),
+        lambda review: _head(review, origin="hitl.actions/0/77"),
+        lambda review: _head(review, attempt=5),
+        lambda review: _head(review, purpose="audit"),
+        lambda review: _head(review, parked={"by": "executor", "epoch": 1, "switches": []}),
+    ],
+)
+def test_an_approval_around_another_decision_of_the_router_neither_runs_nor_comes_back(spoil: Any, engaged: bool):
+    async def scenario(here: Execution) -> None:
+        review = asked(here)
+        here.put(approved(review, spoil(review)))
+        if engaged:
+            here.commands.engage("global:*")
+        here.open()
+        await here.settled()
+        (closed,) = here.said("closed")
+        assert (closed["end"], closed["why"]) == ("refused", "unsealed")
+        assert (here.adapter.calls, here.said("held")) == ([], [])
+
+    execution(scenario, approvals=Trusting())
+
+
+@pytest.mark.parametrize("execute_by", ["2099-01-01T00:00:00", "soon", "0001-01-01T00:00:00+14:00"])
+def test_a_time_that_is_none_does_not_end_the_executor(execute_by: str):
+    async def scenario(here: Execution) -> None:
+        here.put(approved(asked(here), execute_by=execute_by))
+        name = here.execute(changes=bid("cmp-9"))
+        here.open()
+        await here.settled()
+        assert here.adapter.calls == [name]
 
     execution(scenario)
 
@@ -947,6 +1089,114 @@ def test_calls_that_began_before_a_switch_are_no_offence():
         here.commands.engage("global:*")
         await here.settled(CALL_S_MAX + 5)
         assert here.seen.offences == 0
+
+    execution(scenario)
+
+
+BROKEN = "hitl_stream.roles.executor.gate"
+
+
+def _lets_everything_run(*arguments: Any, **options: Any) -> Run:
+    return RUN
+
+
+@pytest.mark.behaviour("C2")
+def test_a_call_that_a_broken_gate_lets_begin_under_an_effective_switch_is_counted_said_and_stops_everything(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(BROKEN, _lets_everything_run)
+
+    async def scenario(here: Execution) -> None:
+        here.execute(changes=bid("cmp-1"))
+        here.execute(changes=bid("cmp-2"))
+        here.effective = here.commands.engage("campaign:cmp-1")
+        here.open()
+        with capture_logs() as logs:
+            await here.settled()
+        assert (here.seen.breaches, here.seen.offences, here.alarms) == (1, 0, 1)
+        (said,) = [line for line in logs if "gate is broken" in line["event"]]
+        assert (said["log_level"], said["after"], said["switch"]) == ("error", "effective", here.effective)
+        assert (said["action_id"], said["scope"]) == ("act-1", "campaign:cmp-1")
+
+    execution(scenario)
+
+
+def test_under_a_switch_that_was_applied_but_not_yet_effective_it_is_counted_and_nothing_is_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(BROKEN, _lets_everything_run)
+
+    async def scenario(here: Execution) -> None:
+        here.execute(changes=bid("cmp-1"))
+        here.effective = here.commands.engage("campaign:cmp-9")
+        here.commands.engage("campaign:cmp-1")
+        here.open()
+        await here.settled()
+        assert (here.seen.breaches, here.seen.offences, here.alarms) == (0, 1, 0)
+
+    execution(scenario)
+
+
+@pytest.mark.parametrize(
+    ("mode", "after", "breaches"),
+    [(Mode.REVIEW_ALL, "1.21", 1), (Mode.REDUCE_ONLY, "1.21", 1), (Mode.REDUCE_ONLY, "1.10", 0)],
+)
+def test_what_a_mode_lets_through_is_no_breach_of_it(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode, after: str, breaches: int
+):
+    """The broken gate has looked what stands on the platform, and then lets everything run."""
+    monkeypatch.setattr(BROKEN, lambda *arguments, **options: LOOK if arguments[7] is None else RUN)
+
+    async def scenario(here: Execution) -> None:
+        here.execute(changes=bid("cmp-1", "1.20", after))
+        here.effective = here.commands.engage("campaign:cmp-1", mode=mode)
+        here.open()
+        await here.settled()
+        assert (here.seen.breaches, here.alarms) == (breaches, breaches)
+
+    execution(scenario)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@given(data=st.data())
+@settings(max_examples=10, deadline=None)
+def test_a_gate_that_is_whole_never_breaches_whatever_is_engaged_and_released(mode: Mode, data: st.DataObject):
+    async def scenario(here: Execution) -> None:
+        here.open()
+        for _ in range(data.draw(st.integers(1, 12))):
+            match data.draw(st.sampled_from(["execute", "lower", "engage", "release", "wait"])):
+                case "execute":
+                    here.execute(changes=bid(f"cmp-{data.draw(st.integers(1, 2))}"))
+                case "lower":
+                    here.execute(changes=bid(f"cmp-{data.draw(st.integers(1, 2))}", "1.20", "1.19"))
+                case "engage":
+                    here.commands.at_ms = max(here.commands.at_ms, here.guard.now_ms())
+                    here.effective = here.commands.engage(f"campaign:cmp-{data.draw(st.integers(1, 2))}", mode=mode)
+                case "release" if here.executor.control.switches.engaged:
+                    here.commands.release(*here.executor.control.switches.engaged)
+                case _:
+                    await asyncio.sleep(data.draw(st.sampled_from([0.0, 0.01, 0.03])))
+        await here.settled()
+        assert (here.seen.breaches, here.alarms) == (0, 0)
+
+    execution(scenario)
+
+
+def test_a_burst_of_lost_answers_is_told_in_two_lines():
+    async def scenario(here: Execution) -> None:
+        names = [here.execute(changes=bid(f"cmp-{n}")) for n in range(40)]
+        for name in names:
+            here.adapter.script[name] = ["lose"]
+        with capture_logs() as logs:
+            here.open()
+            await here.settled()
+            await asyncio.sleep(EVERY_S)
+            here.execute(changes=bid("cmp-99"))
+            await here.settled()
+        unknown = [line["times"] for line in logs if line["event"] == "outcome unknown"]
+        raised = [line["times"] for line in logs if line["event"] == "adapter raised"]
+        assert unknown == raised == [1, 39]
+        assert here.seen.unknowns == 40
 
     execution(scenario)
 

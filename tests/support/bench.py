@@ -109,7 +109,7 @@ class BenchConsumer:
     async def getmany(self, *tps: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Rec]]:
         await asyncio.sleep(0)
         found: dict[TopicPartition, list[Rec]] = {}
-        for tp in tps:
+        for tp in tps or self.positions:  # none named: all of them
             if tp in self.paused or not max_records:
                 continue
             taken = self._take(tp, max_records)

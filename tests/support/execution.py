@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from hitl_stream.core.action import Action, Change, Value
+from hitl_stream.core.events import After
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.window import IdBudget
 from hitl_stream.execute import Adapter, Applied, Applying, Failed, NotApplied, ReadingBack, Unknown, traceparent
@@ -140,12 +141,16 @@ class Seen:
     def __init__(self) -> None:
         self.unknowns = 0
         self.offences = 0
+        self.breaches = 0
 
     def unknown(self) -> None:
         self.unknowns += 1
 
-    def offending(self, calls: int) -> None:
-        self.offences += calls
+    def offending(self, calls: int, after: After) -> None:
+        if after is After.APPEND:
+            self.offences += calls
+        else:
+            self.breaches += calls
 
 
 class Execution(CallBench):
@@ -160,7 +165,12 @@ class Execution(CallBench):
         self.adapter = FakeAdapter()
         self.seen = Seen()
         self.settings = ExecutorSettings(self.topics, {SEAL_KEY.key_id: SEAL_KEY}, {EXECUTOR_KEY.key_id: EXECUTOR_KEY})
-        self.executor = Executor(self.settings, self.policies, self.adapter, approvals, self.seen)
+        self.effective = -1
+        """Up to which epoch control has said that engagements are EFFECTIVE."""
+        self.alarms = 0
+        self.executor = Executor(
+            self.settings, self.policies, self.adapter, approvals, self.seen, lambda: self.effective, self._alarmed
+        )
         self.budget = IdBudget()
         clock = ControlClock(lambda: int(now_s() * 1000))
         super().__init__(self.executor, lambda: self.executor.state(self.budget), TestGuard(clock, commands))
@@ -171,6 +181,9 @@ class Execution(CallBench):
         self._router_partition = Partition(self._router)
         self._proposed = 0
         self.held_read = -1
+
+    def _alarmed(self) -> None:
+        self.alarms += 1
 
     async def settled(self, idle_s: float = 3.0) -> None:
         """Wait until nothing more is committed for longer than what was cut off may still arrive."""

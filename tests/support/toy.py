@@ -48,6 +48,7 @@ class ToyState(State):
     followed: list[tuple[str, int, bytes]] = field(default_factory=list)
     parked: dict[int, bytes] = field(default_factory=dict)
     wants: Callable[[ToyState, Moment], bool] = lambda state, moment: False
+    has_room: Callable[[ToyState], bool] = lambda state: True
     passes: list[int] = field(default_factory=list)
     """The epochs at which those passes began that looked at everything."""
 
@@ -77,6 +78,9 @@ class ToyState(State):
             self.followed.append((record.topic, record.offset, record.value or b""))
             if record.topic == self.parked_topic:
                 self.parked[record.offset] = record.value or b""
+
+    def room(self) -> bool:
+        return self.has_room(self)
 
     def wants_pass(self, moment: Moment) -> bool:
         return self.wants(self, moment)

@@ -21,11 +21,11 @@ from hitl_stream.core.window import IdBudget
 from hitl_stream.lane.step import Moment, Output
 from hitl_stream.lane.verify_facts import ANSWERS, RESULTS, Against, Facts, checks
 from hitl_stream.roles.router import Router
-from hitl_stream.roles.router_state import execute_by_ms
 from hitl_stream.wire import records
 from hitl_stream.wire.codec import Decoded, decode_bytes
+from hitl_stream.wire.decided import routed_value
 from hitl_stream.wire.executed import Carried, closed_value, exceptional_value, result_value
-from hitl_stream.wire.records import Approved, Parked, Routed, head_of, held_value
+from hitl_stream.wire.records import Approved, Parked, Routed, execute_by_ms, head_of, held_value
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealer
 from hitl_stream.wire.topics import TopicSet
 from hitl_stream.wire.whose import Seals
@@ -217,9 +217,14 @@ class Whole:
             self.result(decision, raw, status, None)
 
     def send_back(self, record: FakeRecord, switches: tuple[int, ...] = ()) -> None:
-        """Park an execute record."""
-        parked = Parked(by="executor", epoch=self.control.epoch, switches=switches)
-        self.sealed("held", records.DECISION, held_value(record.value or b"", parked), EXECUTOR_KEY)
+        """Park an execute record: of what people approved, the router's own decision."""
+        value, parked = record.value or b"", Parked(by="executor", epoch=self.control.epoch, switches=switches)
+        decision, decoded = carried(value)
+        if isinstance(decision, Approved):
+            routed = routed_value(decision, decoded.raw)
+            assert routed is not None
+            value = routed
+        self.sealed("held", records.DECISION, held_value(value, parked), EXECUTOR_KEY)
 
     # --- the desk -----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hitl_stream.core.action import Action, Agent, Entity
+from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.events import End, Outcome, Why
 from hitl_stream.core.policy.model import Weights
 from hitl_stream.core.reasons import Reason
@@ -18,7 +19,7 @@ from hitl_stream.core.route import Approval, Route
 from hitl_stream.core.score import PARTS, Scale, Score, shares
 from hitl_stream.wire import records
 from hitl_stream.wire.codec import Decoded, decode_bytes
-from hitl_stream.wire.records import ACTION_MARK, decode_closed, decode_decision, head_of, milliseconds, time_text
+from hitl_stream.wire.records import ACTION_MARK, decode_closed, decode_decision, head_of, time_text
 from hitl_stream.wire.writer import Writer
 from support.make import NOW_MS, compiled, make_policy
 

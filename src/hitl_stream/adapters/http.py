@@ -40,6 +40,7 @@ from hitl_stream.adapters import Clock, Option
 from hitl_stream.core.action import Action, Change, Value
 from hitl_stream.core.errors import SettingsError
 from hitl_stream.core.escape import escaped
+from hitl_stream.core.trace import trace_of
 from hitl_stream.execute import (
     Adapter,
     Applied,
@@ -74,7 +75,6 @@ Again: TypeAlias = Callable[[Exception], bool | float]
 
 _WIRE_KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._~-]{{0,{KEY_LENGTH_MAX - 1}}}")
 _SECONDS = re.compile(r"[0-9]{1,6}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -223,7 +223,7 @@ class HttpAdapter(Adapter):
             "Hitl-Not-After": str(not_after_ms),
             "Hitl-Epoch": str(epoch),
         }
-        if _TRACEPARENT.fullmatch(traceparent.get()):
+        if trace_of(traceparent.get().encode(errors="replace")) is not None:
             headers["traceparent"] = traceparent.get()
         body = body_of(action)
         try:

@@ -6,7 +6,7 @@ Kafka cluster's id, `iat` and `exp` are seconds since 1970.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
@@ -180,6 +180,7 @@ AnyCommand = (
     Engage | ReleaseRequest | Confirm | PolicyChange | GateChange | LevelChange | ReviewerChange | Pin | Keys | Farewell
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DAY_MS = 86_400_000
 
 
 def type_of(command: Command) -> str:
@@ -189,7 +190,8 @@ def type_of(command: Command) -> str:
 
 def milliseconds(time: datetime) -> int:
     """Return a time as milliseconds since 1970, cut, not rounded."""
-    return (time - _EPOCH) // timedelta(milliseconds=1)
+    since = time - _EPOCH
+    return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000
 
 
 TYPES = ("engage", "release_request", "confirm", "policy", "gate", "level", "reviewer", "pin", "keys", "farewell")

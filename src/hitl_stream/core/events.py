@@ -210,23 +210,26 @@ class Rejection(StrEnum):
 class RouterTally:
     """What the router counted in one batch; it reaches the metrics after the batch's known commit.
 
-    Every input record is counted exactly once in `routed`, `dead` or `moved`; the others are details of those.
+    Every input record is counted exactly once in `routed`, `dead` or `moved`, and every parked one that a pass took in
+    `again` or `dead`; the others are details of those.
     `class` is the policy's class, or "none" where the policy has no such class: never a word that an agent chose.
     """
 
-    __slots__ = ("audit", "closed", "dead", "moved", "recommended", "routed")
+    __slots__ = ("again", "audit", "closed", "dead", "moved", "recommended", "routed")
 
     def __init__(self) -> None:
         self.routed: dict[tuple[str, str], int] = {}
         """(class, outcome's name, or RECOMMEND at level 1) → actions that were decided, also those that were closed."""
+        self.again: dict[tuple[str, str], int] = {}
+        """The same of parked actions that a pass decided once more; HOLD: parked again."""
         self.closed: dict[str, int] = {}
-        """`Why` → routed actions that ended at the router."""
+        """`Why` → actions that ended at the router, at once or in a pass."""
         self.dead: dict[str, int] = {}
         """`ErrorClass` → records that could not be read."""
         self.moved: int = 0
         """Actions sent on to their home partition."""
         self.recommended: int = 0
-        """Routed actions of level 1, which end as a recommendation."""
+        """Actions of level 1, which end as a recommendation."""
         self.audit: int = 0
         """Copies drawn for audit: outputs, not inputs."""
 
@@ -262,3 +265,45 @@ class ExecutorTally:
         self.dead.update(other.dead)
         self.repeated += other.repeated
         self.seconds += other.seconds
+
+
+class DeskTally:
+    """What the desk counted in one batch; it reaches the metrics after the batch's known commit.
+
+    Queues are the policy's, or "none" for a verdict on an item that nobody knows.
+    """
+
+    __slots__ = (
+        "closed", "dead", "executed", "labelled", "opened", "opinions", "parked", "proposed", "refused", "rejected",
+        "repeated", "skipped", "timed", "unjoined", "verdicts", "wait_s",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.opened: Counter[str] = Counter()
+        """Queue → items that were opened."""
+        self.verdicts: Counter[tuple[str, str, str]] = Counter()
+        """(queue, verdict, `Effect`) → judgements."""
+        self.refused: Counter[str] = Counter()
+        """`Refusal` → judgements that counted for nothing."""
+        self.rejected: Counter[str] = Counter()
+        """`Rejection` → records on `verdicts` of which nobody can say who wrote them."""
+        self.repeated: int = 0
+        """Verdicts that had counted already."""
+        self.skipped: int = 0
+        self.timed: Counter[tuple[str, str]] = Counter()
+        """(queue, state) → what time, or a newer action, made of items: OPEN for an escalation."""
+        self.closed: Counter[str] = Counter()
+        """`Why` → actions that ended here."""
+        self.executed: int = 0
+        self.parked: int = 0
+        self.proposed: int = 0
+        """Actions that people wrote in place of others."""
+        self.opinions: int = 0
+        self.labelled: int = 0
+        """Pairs compared."""
+        self.unjoined: Counter[str] = Counter()
+        """Why → items that their batch did not take."""
+        self.dead: Counter[str] = Counter()
+        """`ErrorClass` → records that could not be read."""
+        self.wait_s: list[float] = []
+        """How long each judged item had been open."""

@@ -34,7 +34,7 @@ from hitl_stream.core.policy.compile import Compiled
 from hitl_stream.core.quantity import UndefinedError, as_decimal
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.route import recommends, route
-from hitl_stream.core.switches import Switch, Target, reduces
+from hitl_stream.core.switches import Switch, Target, reason_of, reduces
 from hitl_stream.core.window import Window
 
 ATTEMPTS_MAX = 8
@@ -150,7 +150,7 @@ def gate(
     switches = {switch.epoch: switch for switch in (*control.switches.blocking(target, permit.epoch), *covering)}
     stopping = [switch for switch in switches.values() if _stops(switch, permit)]
     if stopping:
-        return SendBack(SentBackWhy.SWITCH, _holding(covering, action), _named(stopping))
+        return SendBack(SentBackWhy.SWITCH, _holding(covering, action), reason_of(stopping[0]))
     if permit.held < past.sent_back:
         reason = Reason("executor.behind", f"held {permit.held}", str(past.sent_back), Outcome.HOLD)
         return SendBack(SentBackWhy.BEHIND, _holding(covering, action), reason)
@@ -167,7 +167,7 @@ def gate(
     if stale is not None:
         return Close(End.STALE, Why.STALE, stale)
     if reducing and not reduces(action, present):
-        return SendBack(SentBackWhy.SWITCH, _holding(covering, action, by_claim=False), _named(reducing))
+        return SendBack(SentBackWhy.SWITCH, _holding(covering, action, by_claim=False), reason_of(reducing[0]))
     return RUN
 
 
@@ -220,11 +220,6 @@ def _refused(permit: Permit) -> Close | None:
 def _stops(switch: Switch, permit: Permit) -> bool:
     """Say whether a switch stops it whatever it would change."""
     return switch.mode is Mode.HALT or (switch.mode is Mode.REVIEW_ALL and permit.by is None)
-
-
-def _named(switches: Sequence[Switch]) -> Reason:
-    first = switches[0]
-    return Reason(f"switch.{first.epoch}", first.mode.value, " ".join(first.scope), Outcome.HOLD)
 
 
 def _holding(covering: Iterable[Switch], action: Action, *, by_claim: bool = True) -> tuple[int, ...]:

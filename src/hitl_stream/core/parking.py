@@ -22,6 +22,9 @@ Order = tuple[int, str]
 """Where an action stands among the others of its partition: older ones compare less."""
 DEADLINES_MIN = 1_000
 """Deadlines are swept when there are twice as many as parked actions, and at least so many."""
+PARKED_MAX = 200_000
+"""Per partition, about 320 MB. Nothing is forgotten there: whoever parks takes up nothing new until there is room, and
+only what others send back still comes in."""
 
 
 def keys_of(action: Action, tenant: str, entity: Entity) -> Keys:
@@ -62,7 +65,8 @@ class ParkingLot:
     looks a place up and moves within its lines, but for `conflicting`, which is as long as what it yields.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = PARKED_MAX) -> None:
+        self.limit = limit
         self._entries: dict[str, Entry] = {}
         self._places: dict[tuple[str, str], _Place] = {}
         self._deadlines: list[tuple[int, str]] = []
@@ -74,6 +78,11 @@ class ParkingLot:
     def count(self) -> int:
         """Return how many actions are parked."""
         return len(self._entries)
+
+    @property
+    def full(self) -> bool:
+        """Say whether nothing new should be taken up. What is parked all the same is kept."""
+        return len(self._entries) >= self.limit
 
     def park(self, entry: Entry) -> None:
         """Take in a parked action; a newer copy of one that is there takes its place.

@@ -9,6 +9,7 @@ each record once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -85,10 +86,12 @@ class Batches:
         What is followed is handed to the state on the way. `only` these partitions are returned as they are.
         """
         lane, piece = self.lane, self.piece
+        wanted = only or self._wanted()
+        if not wanted:
+            await self._rest(patience_ms)
+            return []
         fetching = asyncio.ensure_future(
-            lane.consumer.getmany(
-                *(only or piece.assigned), timeout_ms=patience_ms, max_records=lane.spec.batch_records_max
-            )
+            lane.consumer.getmany(*wanted, timeout_ms=patience_ms, max_records=lane.spec.batch_records_max)
         )
         leaving = asyncio.ensure_future(piece.leaving.wait())
         try:
@@ -105,6 +108,20 @@ class Batches:
         if len(got) > 1:
             return list(merged(got.values()))
         return [record for batch in got.values() for record in batch]
+
+    def _wanted(self) -> Sequence[TopicPartition]:
+        """Return what is fetched: without room in the state everything but the inputs, which wait as they lie."""
+        piece = self.piece
+        full = not _call(piece, self.state.room)
+        if full != piece.resting:
+            piece.resting = full
+            self.lane.log.warning("no room: inputs wait" if full else "room again", partition=piece.number)
+        return [tp for tp in piece.assigned if tp not in piece.inputs] if full else piece.assigned
+
+    async def _rest(self, patience_ms: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_ms / 1000):
+                await self.piece.leaving.wait()
 
     def _follow(self, got: dict[TopicPartition, Any]) -> None:
         """Hand over what is followed, and take it out of the batch."""

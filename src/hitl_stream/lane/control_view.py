@@ -34,7 +34,9 @@ from hitl_stream.core.errors import BrokenError
 from hitl_stream.core.events import Rejection
 from hitl_stream.lane import forgiving as _forgiving  # noqa: F401  imported for what it does to aiokafka
 from hitl_stream.lane.admin import cluster_id
+from hitl_stream.lane.clients import STOP_SECONDS_MAX, control_consumer, stop_quietly
 from hitl_stream.lane.clock import ControlClock, steady_ms
+from hitl_stream.lane.control_reader import beheaded
 from hitl_stream.lane.guard import Doing
 from hitl_stream.lane.step import Record
 from hitl_stream.wire.control_log import ControlLog
@@ -58,7 +60,6 @@ RECORDS_MAX = 200
 """Folded in one turn: 30 ms of checking signatures."""
 CATCH_UP_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class ControlView(Service):
         """Never used twice under this instance's name: an old heartbeat must not repeat a number of a new process. It
         rises over restarts, too, as heartbeats go on: an ack that somebody repeats is an old one."""
         self._lease_until_ms = 0
+        self.effective = -1
+        """Up to this epoch every engagement is EFFECTIVE, as heartbeats have said so far."""
         self._renewed = asyncio.Event()
         self._stirred = asyncio.Event()
         self._consumer: AIOKafkaConsumer | None = None
@@ -119,6 +122,11 @@ class ControlView(Service):
     def epoch(self) -> int:
         """Return the offset of the last command applied, −1 before there is one."""
         return self.control.epoch
+
+    @property
+    def audience(self) -> str:
+        """Return the cluster's id, which commands and verdicts are addressed to; empty before the start."""
+        return self._log.audience
 
     def now_ms(self) -> int:
         """Return control time: the newest heartbeat's append time, carried forward."""
@@ -203,15 +211,10 @@ class ControlView(Service):
     async def on_stop(self) -> None:
         """Say goodbye: the lane has ended before."""
         if self._producer is not None:
-            with contextlib.suppress(KafkaError, TimeoutError, asyncio.TimeoutError):
-                async with asyncio.timeout(STOP_TIMEOUT_S):
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS_MAX):
                     await self._acknowledge(goodbye=True)
-        clients: tuple[Any, ...] = (self._producer, self._consumer)
-        for client in clients:
-            if client is not None:
-                with contextlib.suppress(KafkaError, TimeoutError, asyncio.TimeoutError):
-                    async with asyncio.timeout(STOP_TIMEOUT_S):
-                        await client.stop()
+        await stop_quietly(self._producer, self._consumer)
 
     @property
     def _reader(self) -> AIOKafkaConsumer:
@@ -219,24 +222,13 @@ class ControlView(Service):
         return self._consumer
 
     async def _start_reading(self) -> None:
-        self._consumer = consumer = AIOKafkaConsumer(
-            **self._client,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_uncommitted",  # nothing here is transactional
-            fetch_max_wait_ms=100,
-            retry_backoff_ms=20,
-        )
+        self._consumer = consumer = control_consumer(self._client)
         await consumer.start()
         commands, beats = self._commands, self._beats
         consumer.assign([commands, beats])
         begin = (await consumer.beginning_offsets([commands]))[commands]
         if begin:
-            raise BrokenError(
-                f"{commands.topic} begins at offset {begin}, expected 0: commands were deleted, and nobody can tell "
-                "which switches are engaged. Everything stays stopped; restore the topic from a copy"
-            )
+            raise beheaded(commands.topic, f"at offset {begin}")
         ends = await consumer.end_offsets([commands, beats])
         consumer.seek(commands, 0)
         consumer.seek(beats, ends[beats])  # what was said before this process began says nothing of it
@@ -294,6 +286,7 @@ class ControlView(Service):
                 f"is {mine.hex()[:16] if mine else 'none'}…: not the same log, or not the same version of hitl-stream. "
                 "This instance stops; run one version, and look whether `control` was written over"
             )
+        self.effective = max(self.effective, heartbeat.effective)
         sent_ms = self._sent.get(heartbeat.acks.get(self.member.instance, -1))
         if sent_ms is not None and sent_ms + LEASE_MS > self._lease_until_ms:
             self._lease_until_ms = sent_ms + LEASE_MS

@@ -20,6 +20,7 @@ import orjson
 from aiokafka import TopicPartition
 
 from hitl_stream.core.action import entity_of
+from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.errors import UsageError
 from hitl_stream.lane.admin import Client
 from hitl_stream.lane.past import Past, read_past
@@ -36,7 +37,6 @@ from hitl_stream.wire.records import (
     decode_via,
     head_of,
     header,
-    milliseconds,
     time_text,
 )
 from hitl_stream.wire.topics import TopicSet

@@ -244,13 +244,19 @@ def reason_of(host: str) -> str:
     return f"file {HALT} on {host}"
 
 
-def engage_on(client: Client, topics: TopicSet, trust: str, keys_dir: Path, host: str) -> EngageHalt:
-    """Return what appends a host's HALT with its service key, and reads back whether it is accepted."""
+def engage_on(
+    client: Client, topics: TopicSet, trust: str, keys_dir: Path, host: str, reason: str | None = None
+) -> EngageHalt:
+    """Return what appends a host's HALT with its service key, and reads back whether it is accepted.
+
+    `reason`: another one than that its file stands there.
+    """
+    why = reason or reason_of(host)
 
     async def engage(jti: str) -> int:
         def halt(**claims: Any) -> Engage:
             claims["jti"] = jti
-            return Engage(**claims, scope=(GLOBAL,), mode=Mode.HALT, reason=reason_of(host), source="host")
+            return Engage(**claims, scope=(GLOBAL,), mode=Mode.HALT, reason=why, source="host")
 
         key = host_key(keys_dir)
         # First, since each try would leave a record for ever that counts for nothing; stopped the host is already.
@@ -260,12 +266,12 @@ def engage_on(client: Client, topics: TopicSet, trust: str, keys_dir: Path, host
             raise RefusedError(f"control does not list the key {key.key_id} for engage; see hitl keys show")
         appended = await append(client, topics, key, halt)
         log = await read_control(client, topics, trust, appended.command.aud)
-        why = log.rejection_at(appended.epoch)
-        if why is None:
+        refused = log.rejection_at(appended.epoch)
+        if refused is None:
             return appended.epoch
-        before = [epoch for epoch, switch in log.control.switches.all.items() if switch.reason == reason_of(host)]
-        if why is not Rejection.REPLAYED or not before:
-            raise RefusedError(f"control/{appended.epoch} does not count ({why}); see hitl keys show")
+        before = [epoch for epoch, switch in log.control.switches.all.items() if switch.reason == why]
+        if refused is not Rejection.REPLAYED or not before:
+            raise RefusedError(f"control/{appended.epoch} does not count ({refused}); see hitl keys show")
         return max(before)  # another process of this host was first
 
     return engage

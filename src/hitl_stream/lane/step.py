@@ -96,6 +96,11 @@ class State(Protocol):
         """Say whether the state must be restored anew before the next batch, since what it keeps has changed."""
         return False
 
+    def room(self) -> bool:
+        """Say whether more records may be decided. Without room the inputs wait, unread, and nothing is forgotten; what
+        is followed and what lies parked goes on, so only a lane with a `parked` topic gets room again by itself."""
+        return True
+
     def wants_pass(self, moment: Moment) -> bool:
         """Say whether what lies parked is to be looked at now."""
         return False

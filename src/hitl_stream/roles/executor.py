@@ -13,7 +13,7 @@ transaction that commits its offset (`lane.calls`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
@@ -24,8 +24,8 @@ from mode import Service
 from msgspec import structs
 
 from hitl_stream.core.action import Action, Value
+from hitl_stream.core.events import After, ErrorClass, ExecutorTally, Mode, Outcome, Purpose, Status, Why
 from hitl_stream.core.events import End as EndName
-from hitl_stream.core.events import ErrorClass, ExecutorTally, Mode, Outcome, Purpose, Status, Why
 from hitl_stream.core.gate import Answer, Close, Look, Past, Permit, Run, SendBack, Skip, Wait, gate, permits
 from hitl_stream.core.parking import Keys, keys_of
 from hitl_stream.core.switches import Target, target_of
@@ -34,15 +34,14 @@ from hitl_stream.execute import Adapter, Applied, Applying, Failed, NotApplied, 
 from hitl_stream.lane.calls import CALL_S_MAX, Caller, Cut, Errand, Finished, Line, NotBegun, Standing
 from hitl_stream.lane.control_view import LEASE_MS
 from hitl_stream.lane.step import Header, Output, Record
+from hitl_stream.roles.bursts import Bursts
 from hitl_stream.roles.executor_state import KEEP_MS, End, ExecutorState, identity_of
-from hitl_stream.roles.offences import Begun, Offences
+from hitl_stream.roles.offences import NEVER, Begun, Offence, Offences
 from hitl_stream.roles.policies import Policies
-from hitl_stream.roles.router import TRACEPARENT
-from hitl_stream.roles.router_state import execute_by_ms
 from hitl_stream.wire import records
-from hitl_stream.wire.codec import Decoded, Undecodable, decode_bytes
+from hitl_stream.wire.codec import Decoded, Undecodable
 from hitl_stream.wire.dead_letter import dead_letter
-from hitl_stream.wire.decided import read_decided
+from hitl_stream.wire.decided import decided_action, read_decided, routed_value
 from hitl_stream.wire.executed import (
     Carried,
     approvers,
@@ -53,7 +52,7 @@ from hitl_stream.wire.executed import (
     result_value,
 )
 from hitl_stream.wire.home import home, key_of
-from hitl_stream.wire.records import ACTION_MARK, ROUTED_MARK, PlatformRow
+from hitl_stream.wire.records import ACTION_MARK, ROUTED_MARK, PlatformRow, execute_by_ms
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealer
 from hitl_stream.wire.topics import TABLE, TopicSet
 
@@ -79,8 +78,8 @@ class ExecutorObserver(Protocol):
     def unknown(self) -> None:
         """Nobody knows what became of a call."""
 
-    def offending(self, calls: int) -> None:
-        """So many calls began after a switch over them was appended."""
+    def offending(self, calls: int, after: After) -> None:
+        """So many calls began after a switch over them was appended, or even EFFECTIVE."""
 
 
 class Unwatched:
@@ -89,7 +88,7 @@ class Unwatched:
     def unknown(self) -> None:
         """Ignore it."""
 
-    def offending(self, calls: int) -> None:
+    def offending(self, calls: int, after: After) -> None:
         """Ignore it."""
 
 
@@ -119,12 +118,9 @@ class NoApprovals:
             decision = records.decode_approved(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Undecodable(ErrorClass.SCHEMA, str(error))
-        raw = bytes(decision.action)
-        decoded = decode_bytes(raw, decision.ce)
+        decoded = decided_action(value, decision)
         if isinstance(decoded, Undecodable):
             return decoded
-        if decoded.hash != decision.hash or dict(decoded.ce) != decision.ce or not value.endswith(raw + b"}"):
-            return Undecodable(ErrorClass.SEAL, "the action's bytes are not those that were decided")
         return Vouched(decision, decoded, "people's approvals cannot be checked here: no desk is known")
 
 
@@ -149,14 +145,19 @@ class Executor(Caller):
         adapter: Adapter,
         approvals: Approvals | None = None,
         observer: ExecutorObserver | None = None,
+        effective: Callable[[], int] = lambda: NEVER,
+        alarm: Callable[[], None] = lambda: None,
     ) -> None:
+        """Take what it works with. `effective`: see `Offences`; `alarm` stops everything (`Alarm.ring`)."""
         self.settings = settings
         self.policies = policies
         self.control = policies.control
         self.adapter = adapter
         self.approvals = approvals or NoApprovals()
         self.observer = observer or Unwatched()
-        self.offences = Offences(self.control)
+        self.offences = Offences(self.control, effective)
+        self.alarm = alarm
+        self.bursts = Bursts()
         self.log = structlog.get_logger(role=ROLE, instance=settings.instance)
         topics = settings.topics
         self.key = list(settings.own_keys.values())[-1]
@@ -198,13 +199,18 @@ class Executor(Caller):
             vouched = self.approvals.read(record)
             if isinstance(vouched, Undecodable):
                 return vouched
-            return self._carry(record, vouched.decision, vouched.decoded, vouched.unsealed)
+            approved = vouched.decision
+            routed = routed_value(approved, vouched.decoded.raw)
+            unsealed = vouched.unsealed or ("" if routed else "what the router had decided is not what people approved")
+            return self._carry(record, approved, vouched.decoded, unsealed, routed or b"")
         decided = read_decided(record.topic, record.value, record.headers, self.settings.router_keys)
         if isinstance(decided, Undecodable):
             return decided
-        return self._carry(record, decided.decision, decided.decoded, "")
+        return self._carry(record, decided.decision, decided.decoded, "", value)
 
-    def _carry(self, record: Record, decision: Carried, decoded: Decoded, unsealed: str) -> Carry | Undecodable:
+    def _carry(
+        self, record: Record, decision: Carried, decoded: Decoded, unsealed: str, routed: bytes
+    ) -> Carry | Undecodable:
         if decision.purpose != Purpose.DECIDE:
             return Undecodable(ErrorClass.UNKNOWN_TYPE, f"purpose {decision.purpose!r:.60} never runs")
         place = decision.entity.account or decision.agent.id
@@ -232,13 +238,14 @@ class Executor(Caller):
         return Carry(
             decision=decision,
             raw=decoded.raw,
+            routed=routed,
             action=action,
             permit=permit,
             target=target_of(action, decision.tenant, decision.entity),
             keys=keys_of(action, decision.tenant, decision.entity),
             identity=identity,
             idempotency_key=f"{decision.tenant}/{decision.action_id}/{decision.hash}",
-            headers=_traces(record.headers),
+            headers=records.traces(record.headers),
         )
 
     def output(self, name: str, partition: int, key: bytes | None, value: bytes, headers: Sequence[Header]) -> Output:
@@ -274,6 +281,8 @@ class Carry:
 
     decision: Carried
     raw: bytes
+    routed: bytes
+    """The router's own decision, also where people approved it: what is sent back, and decided again."""
     action: Action
     """As adapters get it: with its tenant."""
     permit: Permit
@@ -358,6 +367,7 @@ class _Errand(Errand):
             end = await (self._step(line) if self._doubt_since_ms is None else self._resolve(line))
             if end is not None:
                 self._count_offences(line)
+                self._say_the_rest()
                 return end
 
     def standing(self, epoch: int) -> Standing:
@@ -420,7 +430,7 @@ class _Errand(Errand):
         try:
             answer = await line.call(lambda: self._begin(line))
         except Exception as error:
-            self._log.warning("adapter raised", error=repr(error))
+            self._warn("adapter raised", error=repr(error))
             return Unknown(f"the adapter raised {error!r:.200}")
         if isinstance(answer, Applied | Failed):
             self._tally.seconds.append(_clock() - began)
@@ -434,7 +444,10 @@ class _Errand(Errand):
         now_ms, epoch = guard.now_ms(), guard.epoch
         not_after_ms = min(now_ms + guard.lease_left_ms(), carry.permit.execute_by_ms)
         self._called_ms = now_ms
-        self.executor.offences.begun(Begun(now_ms, epoch, carry.permit, carry.action, carry.target, self._present))
+        begun = Begun(now_ms, epoch, carry.permit, carry.action, carry.target, self._present)
+        offence = self.executor.offences.begun(begun)
+        if offence is not None:
+            self._offend(offence)
         return self.executor.adapter.apply(carry.action, carry.idempotency_key, not_after_ms, epoch)
 
     def _take(self, line: Line, answer: Applying | Cut) -> Finished | None:
@@ -465,7 +478,7 @@ class _Errand(Errand):
                 async with asyncio.timeout(self.executor.settings.call_s_max):
                     values.append(await adapter.present(change, action))
             except Exception as error:
-                self._log.warning("present value cannot be read", field=change.field, error=repr(error))
+                self._warn("present value cannot be read", field=change.field, error=repr(error))
                 return None
         return tuple(values)
 
@@ -490,7 +503,7 @@ class _Errand(Errand):
         self._doubt_since_ms = line.guard.now_ms()
         self._settled_at = _clock() + SETTLED_S
         self.executor.observer.unknown()
-        self._log.warning("outcome unknown", why=why, called_ms=self._called_ms)
+        self._warn("outcome unknown", why=why, called_ms=self._called_ms)
 
     def _settled(self) -> bool:
         return _clock() >= self._settled_at
@@ -579,10 +592,9 @@ class _Errand(Errand):
         return Finished(outputs, end, self._tally)
 
     def _sent_back(self, line: Line, answer: SendBack) -> Finished:
-        carry, record = self.carry, self.record
-        assert record.value is not None  # it was read
+        carry = self.carry
         parked = records.Parked(by="executor", epoch=line.guard.epoch, switches=answer.switches)
-        output = self._output("held", records.held_value(record.value, parked))
+        output = self._output("held", records.held_value(carry.routed, parked))
         self._tally.sent_back[answer.why] = 1
         end = structs.replace(self._end("sent_back"), attempt=carry.permit.attempt, sent_back=carry.keys)
         return Finished([output], end, self._tally)
@@ -636,16 +648,28 @@ class _Errand(Errand):
     def _count_offences(self, line: Line) -> None:
         found = self.executor.offences.found(line.guard.now_ms())
         if found:
-            self.executor.observer.offending(found)
+            self.executor.observer.offending(found, After.APPEND)
 
+    def _offend(self, offence: Offence) -> None:
+        """Take up what must never happen: the last gate let through what a switch that is known here stops."""
+        executor, switch = self.executor, offence.switch
+        executor.observer.offending(1, offence.after)
+        self._log.error(
+            "a call began under a switch that was applied here: the last gate is broken",
+            after=offence.after.value, switch=switch.epoch, mode=switch.mode.value, scope=" ".join(switch.scope),
+        )  # fmt: skip
+        if offence.after is After.EFFECTIVE:
+            executor.alarm()
 
-def _traces(headers: Sequence[Header]) -> list[Header]:
-    """Return what carries the trace on; headers are not sealed, so anything may stand in them."""
-    return [
-        (name, content)
-        for name, content in headers
-        if name == records.TRACE_HEADER and TRACEPARENT.fullmatch(content or b"") is not None
-    ][:1]
+    def _warn(self, event: str, **facts: Any) -> None:
+        """Say what happens to many records at once: the first in full, then how many."""
+        times = self.executor.bursts.count(event, _clock())
+        if times:
+            self._log.warning(event, times=times, **facts)
+
+    def _say_the_rest(self) -> None:
+        for event, times in self.executor.bursts.due(_clock()):
+            self.executor.log.warning(event, times=times)
 
 
 def _identity_of_place(record: Record) -> bytes:

@@ -10,7 +10,6 @@ close it, park it again, or answer it like any other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -19,6 +18,7 @@ from typing import Protocol
 import orjson
 
 from hitl_stream.core.action import Action, Entity, entity_of
+from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.control import DRILL
 from hitl_stream.core.events import End, Level, Mode, Outcome, Purpose, RouterTally, Why
 from hitl_stream.core.fields import ABSENT, NO_FACTS, FieldError
@@ -27,25 +27,24 @@ from hitl_stream.core.parking import keys_of
 from hitl_stream.core.policy.compile import LATENESS_MS, Compiled, CompiledClass
 from hitl_stream.core.reasons import Reason
 from hitl_stream.core.route import NO_VERDICTS, Route, route, unrouted
-from hitl_stream.core.switches import folded, reasons_of, target_of
+from hitl_stream.core.switches import folded, reason_of, reasons_of, target_of
+from hitl_stream.core.trace import trace_of
 from hitl_stream.core.validators import Fault, Verdict, Verdicts
 from hitl_stream.core.window import Draft, IdBudget, Window
 from hitl_stream.lane.step import Header, Moment, Output, Record, Result, Step
 from hitl_stream.roles.policies import Policies
-from hitl_stream.roles.router_state import Origin, RouterDraft, RouterState, entry_of, execute_by_ms
+from hitl_stream.roles.router_state import Origin, RouterDraft, RouterState, entry_of
 from hitl_stream.wire import records
 from hitl_stream.wire.codec import Decoded, Undecodable, decode
 from hitl_stream.wire.dead_letter import dead_letter
 from hitl_stream.wire.decided import Decided, read_decided
 from hitl_stream.wire.home import home, home_of, key_of
-from hitl_stream.wire.records import milliseconds
+from hitl_stream.wire.records import execute_by_ms
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, Draw, Lot, SealKey, sealed, sealer
 from hitl_stream.wire.topics import TABLE, TopicSet
 from hitl_stream.wire.writer import NAMES, Writer
 
 IDENTITY_BYTES = 16
-TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context, version 00; anything else is not carried on."""
 STAMP_BYTES = 8
 """A claim remembers its offset in so many bytes, then the beginning of the action hash."""
 DESTINATIONS = {
@@ -177,14 +176,15 @@ class Router(Step[RouterState]):
     def again(self, batch: Sequence[Record], state: RouterState, moment: Moment) -> Result:
         """Decide once more what lay parked, in the order of the pass."""
         run = _Batch(self, self.policies.at(moment.now_ms), state.draft(past=True), moment)
+        run.counted = run.tally.again
         found = [read_decided(record.topic, record.value, record.headers, self.parkers) for record in batch]
         verdicts = run.judge_again(found)
         for index, (record, decided) in enumerate(zip(batch, found, strict=True)):
             if isinstance(decided, Undecodable):
                 run.dead(index, record, decided)
             elif not run.again(index, record, decided, verdicts.get(index, NO_VERDICTS), state.sweeping):
-                return Result(run.outputs, run.draft, None, taken=index)
-        return Result(run.outputs, run.draft)
+                return Result(run.outputs, run.draft, run.tally, taken=index)
+        return Result(run.outputs, run.draft, run.tally)
 
     def on_timer(self, state: RouterState, moment: Moment) -> Result:
         """Do nothing: the router has no timers of its own."""
@@ -211,10 +211,13 @@ class _Batch:
         self.moment = moment
         self.outputs: list[Output] = []
         self.tally = RouterTally()
+        self.counted = self.tally.routed
+        """Where it is counted how each action was decided."""
         self.writer = Writer(policy, moment.now_ms, moment.epoch, draft.held)
         self._switches = router.policies.control.switches
         self._watchful = bool(self._switches.engaged) or draft.parks()
         """Whether an action must be compared with switches and with what lies parked."""
+        self._with_facts = bool(draft.facts)
         self._tenant = router.settings.tenant
         self._sources = router.settings.sources
         self._partitions = router._partitions
@@ -303,7 +306,13 @@ class _Batch:
             self._refuse(index, record, decoded, tenant, entity, Why.POLICY, unrouted(cls, reason), sender)
             return
         extra = self._held_back(action, tenant, entity, cls) if self._watchful else NO_REASONS
-        facts = self.draft.facts_of(tenant, entity) if self.draft.facts else NO_FACTS
+        facts = self.draft.facts_of(tenant, entity) if self._with_facts else NO_FACTS
+        if action.expires_at is not None and milliseconds(action.expires_at) <= self.moment.now_ms:
+            # It came in time, but was not decided in time. The window holds it, as it does after a replay.
+            recall(action, tenant, draft)
+            late = Reason("admission.expired", "expires_at was past when it was decided", None, REFUSE)
+            self._refuse(index, record, decoded, tenant, entity, Why.EXECUTE_BY, unrouted(cls, late), sender)
+            return
         answer = route(action, recall(action, tenant, draft), self.policy, facts, verdicts, extra)
         if answer.outcome is REFUSE:
             self._refuse(index, record, decoded, tenant, entity, Why.POLICY, answer, sender)
@@ -345,9 +354,11 @@ class _Batch:
         self._hold(index, value, parked, record.partition, key_of(tenant, entity, action.agent.id), sender.headers)
         self.draft.park(entry_of(place, action, tenant, entity, self.writer.execute_by_ms(action, answer)))
         self._watchful = True
-        routed = self.tally.routed
-        label = (answer.cls.label, NAMES[HOLD])
-        routed[label] = routed.get(label, 0) + 1
+        self._count(answer.cls.label, NAMES[HOLD])
+
+    def _count(self, label: str, outcome: str) -> None:
+        key = (label, outcome)
+        self.counted[key] = self.counted.get(key, 0) + 1
 
     def _hold(
         self,
@@ -375,7 +386,7 @@ class _Batch:
         cls = self.policy.of(action.type)
         origin = Origin.of(decision.origin)
         parked = decision.parked
-        sender = _Sender(decision.by, decision.supersedes, decision.trace, _traces(record.headers))
+        sender = _Sender(decision.by, decision.supersedes, decision.trace, tuple(records.traces(record.headers)))
         self.draft.leave(decision.origin, record.offset)
         self.writer.attempt = decision.attempt
         try:
@@ -409,9 +420,10 @@ class _Batch:
             by=before.by if before is not None else "router", epoch=self.moment.epoch, switches=epochs
         )
         assert record.value is not None  # it was read
-        self._hold(index, record.value, parked, record.partition, record.key, _traces(record.headers))
+        self._hold(index, record.value, parked, record.partition, record.key, records.traces(record.headers))
         action = found.decoded.action
         self.draft.park(entry_of(decision.origin, action, decision.tenant, decision.entity, execute_by_ms(decision)))
+        self._count(answer.cls.label, NAMES[HOLD])
 
     def _still_named(self, parked: records.Parked | None) -> list[Reason]:
         """Hold what the executor sent back for a switch that is engaged still.
@@ -421,11 +433,7 @@ class _Batch:
         if parked is None or parked.by != "executor":
             return []
         engaged = [self._switches.engaged[epoch] for epoch in parked.switches if epoch in self._switches.engaged]
-        return [
-            Reason(f"{SWITCH}{switch.epoch}", switch.mode.value, " ".join(switch.scope), HOLD)
-            for switch in engaged
-            if switch.mode is Mode.REDUCE_ONLY
-        ]
+        return [reason_of(switch) for switch in engaged if switch.mode is Mode.REDUCE_ONLY]
 
     def _asked_again(self, decision: records.Decision, cls: CompiledClass) -> list[Reason]:
         """Ask those again who had approved it: a yes does not outlive a kill switch."""
@@ -466,9 +474,9 @@ class _Batch:
         doubled = sum(name == records.VIA_HEADER for name, _ in record.headers) > 1
         for name, content in record.headers:
             if name == records.TRACE_HEADER:
-                found = TRACEPARENT.fullmatch(content or b"")
+                found = trace_of(content)
                 if found is not None:
-                    trace = found[1].decode()
+                    trace = found
                     kept.append((name, content))
             elif name == records.VIA_HEADER:
                 via = content or b""
@@ -567,8 +575,7 @@ class _Batch:
         self.outputs.append(Output(self.router._closed, record.partition, key, value, headers, index))
         tally = self.tally
         tally.closed[why] = tally.closed.get(why, 0) + 1
-        label = (answer.cls.label, NAMES[answer.outcome])
-        tally.routed[label] = tally.routed.get(label, 0) + 1
+        self._count(answer.cls.label, NAMES[answer.outcome])
 
     def _send(
         self,
@@ -594,7 +601,7 @@ class _Batch:
         if sender.headers:
             headers += sender.headers
         self.outputs.append(Output(topic, partition, key, value, headers, index))
-        routed = self.tally.routed
+        routed = self.counted
         label = (cls.label, RECOMMEND if recommended else NAMES[outcome])
         routed[label] = routed.get(label, 0) + 1
         if recommended:
@@ -636,10 +643,6 @@ def _epochs(answer: Route) -> Iterator[int]:
     for reason in answer.reasons:
         if reason.outcome is HOLD and reason.rule.startswith(SWITCH):
             yield int(reason.rule.removeprefix(SWITCH))
-
-
-def _traces(headers: Sequence[Header]) -> tuple[Header, ...]:
-    return tuple((name, content) for name, content in headers if name == records.TRACE_HEADER)
 
 
 def _untimely(action: Action, append_ms: int, age_ms: int, max_age_ms: int) -> tuple[Why, Reason] | None:

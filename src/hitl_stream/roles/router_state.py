@@ -8,7 +8,6 @@ parked action's time is over.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -24,7 +23,7 @@ from hitl_stream.lane.step import Moment, Record, State
 from hitl_stream.wire.codec import Undecodable
 from hitl_stream.wire.decided import read_decided
 from hitl_stream.wire.facts import read_fact
-from hitl_stream.wire.records import Common, Parked, milliseconds
+from hitl_stream.wire.records import Parked, execute_by_ms
 
 if TYPE_CHECKING:
     from hitl_stream.roles.router import Router
@@ -69,11 +68,6 @@ def entry_of(
     return Entry(origin, keys, Origin.of(origin).order, at, execute_by_ms, target_of(action, tenant, entity))
 
 
-def execute_by_ms(decision: Common) -> int:
-    """Return until when a decision may run, in milliseconds since 1970."""
-    return milliseconds(datetime.fromisoformat(decision.execute_by)) if decision.execute_by else 0
-
-
 def _reads_facts(compiled: Compiled) -> bool:
     return any(path.startswith("facts.") for path in compiled.policy.fields)
 
@@ -84,9 +78,7 @@ class RouterDraft:
     def __init__(self, window: Draft, state: RouterState | None = None) -> None:
         self.window = window
         self.held = -1 if state is None else state.held
-        self.facts: Mapping[tuple[str, str | None, str | None], Mapping[str, Any]] = (
-            {} if state is None else state.facts
-        )
+        self.facts: Mapping[FactEntity, Mapping[str, Any]] = {} if state is None else state.facts
         self.parked = ParkingLot()
         self.left: dict[str, int] = {}
         self._lot = ParkingLot() if state is None else state.lot
@@ -214,6 +206,10 @@ class RouterState(State):
     def next_timer_ms(self) -> int | None:
         """Return None: the router has no timers; passes look at deadlines."""
         return None
+
+    def room(self) -> bool:
+        """Say whether another action could be parked: where none could, none is taken up."""
+        return not self.lot.full
 
     def wants_pass(self, moment: Moment) -> bool:
         """Say whether what lies parked is to be looked at now, and whether that is only to close what is overdue."""

@@ -20,11 +20,11 @@ from hitl_stream.wire.records import (
     Fact,
     Held,
     PlatformRow,
-    ReasonRow,
     Result,
     encode,
     time_text,
 )
+from hitl_stream.wire.writer import reason_row
 
 Carried: TypeAlias = Held | Approved
 """A decision on `execute`: the router's own, or one that people approved."""
@@ -64,7 +64,7 @@ def result_value(
 def closed_value(decision: Carried, raw: bytes, end: End, why: Why, reason: Reason) -> bytes:
     """Return the value of an end without a call; what the gate saw stands behind the decision's own reasons."""
     shared = _shared(decision)
-    shared["reasons"] = (*decision.reasons, _row(reason))
+    shared["reasons"] = (*decision.reasons, reason_row(reason))
     return encode(Closed(**shared, end=end.value, why=why.value, by=approvers(decision), action=Raw(raw)))
 
 
@@ -76,7 +76,7 @@ def exceptional_value(decision: Carried, raw: bytes, text: str, queue: str, deci
     shared |= {
         "outcome": Outcome.ESCALATE.name,
         "purpose": Purpose.EXCEPTION.value,
-        "reasons": (*decision.reasons, _row(Reason(f"exception.{kind}", saw, None, Outcome.ESCALATE, queue))),
+        "reasons": (*decision.reasons, reason_row(Reason(f"exception.{kind}", saw, None, Outcome.ESCALATE, queue))),
         "approvals": (ApprovalRow(queue, 1, time_text(decide_by_ms)),),
     }
     return encode(
@@ -120,13 +120,3 @@ def cut(text: object) -> str:
 
 def _shared(decision: Carried) -> dict[str, Any]:
     return {name: getattr(decision, name) for name in _SHARED}
-
-
-def _row(reason: Reason) -> ReasonRow:
-    return ReasonRow(
-        rule=reason.rule,
-        saw=reason.saw,
-        limit=reason.limit,
-        outcome=reason.outcome.name,  # type: ignore[arg-type]  # the names of `Outcome` are those of the row
-        queue=reason.queue,
-    )

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
 from hitl_stream.core.action import Agent, Entity, Value
+from hitl_stream.core.commands import milliseconds
+from hitl_stream.core.trace import trace_of
 
 ACTION_MARK = b',"action":'
 PARKED_MARK = b',"parked":'
@@ -135,8 +138,20 @@ class Routed(Struct, frozen=True, kw_only=True):
     seal: str
 
 
+class Proof(Struct, frozen=True, kw_only=True):
+    """That an action hash is one of a batch (RFC 9162): its place among `size`, and the path to the root, in hex."""
+
+    size: int
+    index: int
+    path: tuple[str, ...] = ()
+
+
 class Approved(Common, frozen=True, kw_only=True):
-    """A record on `execute` that people approved: the desk's, around what the router had sealed."""
+    """A record on `execute` that people approved: the desk's, around what the router had sealed.
+
+    `verdicts` are their signed words, and `given` says when each was appended: by that time it is judged. `proof` leads
+    from this action to the root that the release of a batch names.
+    """
 
     origin: str
     attempt: int = 0
@@ -145,6 +160,8 @@ class Approved(Common, frozen=True, kw_only=True):
     supersedes: str | None = None
     routed: Routed
     verdicts: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    proof: Proof | None = None
     action: Raw = msgspec.field(default_factory=Raw)
 
 
@@ -347,9 +364,28 @@ def time_text(ms: int) -> str:
     '2025-11-21T07:10:00.140Z'
     """
     seconds, rest = divmod(ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    return f"{_second(seconds)}.{rest:03d}Z"
 
 
-def milliseconds(moment: datetime) -> int:
-    """Return a time as milliseconds since the epoch, cut, not rounded."""
-    return int(moment.timestamp() * 1000)
+@lru_cache(maxsize=4_096)
+def _second(seconds: int) -> str:
+    """Write a second; the times in a record, and in records side by side, share few of them."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+def execute_by_ms(decision: Common) -> int:
+    """Return until when a decision may run, in milliseconds since 1970; 0 where it does not say.
+
+    Raises `ValueError` or `OverflowError` for what is no time with an offset.
+    """
+    if not decision.execute_by:
+        return 0
+    until = datetime.fromisoformat(decision.execute_by)
+    if until.tzinfo is None:
+        raise ValueError(f"{decision.execute_by!r:.60} has no offset from UTC")
+    return milliseconds(until)
+
+
+def traces(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """Return the header that carries the trace on; headers are not sealed, so anything may stand in them."""
+    return [(name, content) for name, content in headers if name == TRACE_HEADER and trace_of(content) is not None][:1]

@@ -7,6 +7,7 @@ from typing import Any, cast
 from msgspec import Raw
 
 from hitl_stream.core.action import Action, Entity
+from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.events import End, Outcome, Purpose, Why
 from hitl_stream.core.policy.compile import EXECUTE_BY_MAX_MS, GRACE_MS, Compiled
 from hitl_stream.core.reasons import Reason
@@ -25,7 +26,6 @@ from hitl_stream.wire.records import (
     ScoreRow,
     by_position,
     encode,
-    milliseconds,
     time_text,
 )
 
@@ -132,7 +132,7 @@ class Writer:
             NAMES[route.outcome],
             purpose,
             None,
-            [_reason(reason) for reason in reasons] if reasons else (),
+            [reason_row(reason) for reason in reasons] if reasons else (),
             [self._approval(approval) for approval in approvals] if approvals else (),
             self._grace if plain else time_text(self.execute_by_ms(action, route)),
             self._score(route.score),
@@ -168,7 +168,8 @@ class Writer:
         return ScoreRow(int(total * 10_000.0 + 0.5) / 10_000.0, tuple(parts))
 
 
-def _reason(reason: Reason) -> ReasonRow:
+def reason_row(reason: Reason) -> ReasonRow:
+    """Return a reason as explanations show it."""
     return ReasonRow(
         rule=reason.rule,
         saw=reason.saw,
