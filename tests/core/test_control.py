@@ -154,7 +154,8 @@ def test_engaging_takes_one_person_and_releasing_takes_two_and_a_minute(log: Log
     assert list(control.switches.engaged) == [epoch]
     assert log.confirm(asked) is None
     assert not control.switches.engaged
-    assert control.switches.all[epoch].released == control.epoch
+    switch = control.switches.all[epoch]
+    assert (switch.released, switch.released_ms) == (control.epoch, log.at_ms)
     assert (control.decided_at, control.released_at) == (control.epoch, control.epoch)
     assert not control.pending
 

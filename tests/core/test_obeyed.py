@@ -32,7 +32,7 @@ def obeyed(
     switches = Switches()
     switches.engage(Switch(5, ("campaign:cmp-7",), mode, "ana", AT_MS))
     if released is not None:
-        switches.release(5, released)
+        switches.release(5, released, AT_MS)
     effect = Effect(5, AT_MS, effective_ms, exact)
     return Obeyed(switches, 9, lambda epoch: effect if epoch == 5 else None)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from hitl_stream.core import switches as module
 from hitl_stream.core.action import Action, Entity, entity_of
@@ -22,6 +23,8 @@ from hitl_stream.core.switches import (
     lowers,
     reasons_of,
     reduces,
+    stopped_ms,
+    stops,
     target_of,
 )
 from support.make import change, make_action, post
@@ -318,7 +321,7 @@ def lived(story: list[Any]) -> Switches:
         if what == "engage":
             found.engage(switch(epoch, *rest[0], mode=rest[1]))
         else:
-            found.release(rest[0], epoch)
+            found.release(rest[0], epoch, 1_000)
     return found
 
 
@@ -341,6 +344,7 @@ def test_switches_are_found_as_if_each_were_looked_at(
     covering = [one for one, scope in engaged_ if naively(scope, action, tenant)]
     assert epochs(found.covering(at)) == [one for one in covering if one not in released]
     assert epochs(found.blocking(at, since)) == [one for one in covering if one > since]
+    assert epochs(found.ever(at)) == covering
     assert {one.epoch: one.released for one in found.all.values() if one.released is not None} == released
 
 
@@ -358,10 +362,10 @@ def test_engaging_anything_never_loosens(
 
 def test_what_is_engaged_holds_whatever_else_is_released() -> None:
     found = engaged(switch(1, "campaign:cmp-204"), switch(2, "campaign:cmp-204"), switch(3, "tenant:acme"))
-    found.release(1, 4)
+    found.release(1, 4, 1_000)
     assert epochs(found.covering(target())) == [2, 3]
-    found.release(2, 5)
-    found.release(3, 6)
+    found.release(2, 5, 1_000)
+    found.release(3, 6, 1_000)
     assert found.covering(target()) == ()
     assert not found.engaged
 
@@ -369,24 +373,102 @@ def test_what_is_engaged_holds_whatever_else_is_released() -> None:
 def test_a_released_switch_still_blocks_what_was_decided_before_it() -> None:
     """Between the decision and the release it was stopped; nobody has decided it again since."""
     found = engaged(switch(5, "campaign:cmp-204"))
-    found.release(5, 9)
+    found.release(5, 9, 1_000)
+    assert found.ever(target()) == (structs.replace(switch(5, "campaign:cmp-204"), released=9, released_ms=1_000),)
     assert [epochs(found.blocking(target(), since)) for since in (-1, 4, 5, 9)] == [[5], [5], [], []]
     assert found.blocking(target(), 4)[0].released == 9
 
 
 def test_releasing_twice_or_what_is_not_there_changes_nothing() -> None:
     found = engaged(switch(1, "tenant:acme"))
-    found.release(1, 2)
-    found.release(1, 3)
-    found.release(7, 4)
-    assert found.all[1].released == 2
+    found.release(1, 2, 1_000)
+    found.release(1, 3, 2_000)
+    found.release(7, 4, 3_000)
+    assert (found.all[1].released, found.all[1].released_ms) == (2, 1_000)
     assert list(found.all) == [1]
+
+
+# --- how long a review has stood --------------------------------------------------------------------------------------
+
+
+def held(from_ms: int, until_ms: int | None, mode: Mode = HALT) -> Switch:
+    return Switch(from_ms, ("global:*",), mode, "ana", from_ms, released=until_ms, released_ms=until_ms)
+
+
+@pytest.mark.parametrize(
+    ("mode", "passes", "stopping"),
+    [
+        (HALT, False, True),
+        (HALT, True, True),
+        (REDUCE_ONLY, False, True),
+        (REDUCE_ONLY, True, False),
+        (REVIEW_ALL, False, False),
+        (REVIEW_ALL, True, False),
+    ],
+)
+def test_an_open_review_is_held_by_what_would_hold_the_action_once_it_is_approved(
+    mode: Mode, passes: bool, stopping: bool
+) -> None:
+    assert stops(held(0, None, mode), passes) is stopping
+    assert stopped_ms([held(10, 20, mode)], passes, 0, 30) == (10 if stopping else 0)
+    found = reasons_of([held(0, None, mode)], make_action(changes=[change("1.30", "1.20" if passes else "1.40")]), "q")
+    assert stopping is any(reason.outcome is HOLD for reason in found)
+
+
+@pytest.mark.parametrize(
+    ("times", "stopped"),
+    [
+        ([], 0),
+        ([(120, 150)], 30),
+        ([(120, None)], 80),
+        # only what lies between since (100) and now (200)
+        ([(50, 150)], 50),
+        ([(150, 250)], 50),
+        ([(50, 250)], 100),
+        ([(50, None)], 100),
+        ([(50, 100)], 0),
+        ([(200, None)], 0),
+        ([(0, 20), (300, None)], 0),
+        # what overlaps counts once
+        ([(120, 150), (130, 160)], 40),
+        ([(120, 160), (130, 150)], 40),
+        ([(120, 130), (130, 140)], 20),
+        ([(120, 130), (150, 160)], 20),
+        ([(150, 160), (120, 130)], 20),
+        ([(120, None), (130, 140)], 80),
+        ([(50, None), (60, None)], 100),
+    ],
+)
+def test_the_times_in_which_switches_held_it_are_added_up(times: list[tuple[int, int | None]], stopped: int) -> None:
+    assert stopped_ms([held(*one) for one in times], False, 100, 200) == stopped
+
+
+TIMES = st.integers(0, 40)
+
+
+@given(
+    st.lists(st.tuples(TIMES, st.none() | TIMES, MODES), max_size=6), st.booleans(), TIMES, TIMES, TIMES,
+)  # fmt: skip
+def test_a_clock_stands_in_each_millisecond_in_which_a_switch_held_it(
+    times: list[tuple[int, int | None, Mode]], passes: bool, since: int, now: int, later: int
+) -> None:
+    found = [held(start, None if end is None else start + end, mode) for start, end, mode in times]
+    assert stopped_ms(found, passes, since, now) == sum(
+        any(
+            stops(one, passes) and one.at_ms <= ms and (one.released_ms is None or ms < one.released_ms)
+            for one in found
+        )
+        for ms in range(since, now)
+    )
+    # A clock that stands now goes no further, and none ever goes back.
+    more = stopped_ms(found, passes, since, now + later) - stopped_ms(found, passes, since, now)
+    assert now < since or 0 <= more <= later
 
 
 def test_of_ten_thousand_switches_a_handful_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     found = engaged(*(switch(n, f"campaign:c{n}", "tenant:acme") for n in range(10_000)))
     for n in range(0, 10_000, 2):
-        found.release(n, 10_000 + n)
+        found.release(n, 10_000 + n, 1_000)
     found.engage(switch(20_000, "tenant:acme", "type:bid.adjust"))
     looked = []
     plainly = module.covers

@@ -126,7 +126,7 @@ class Site:
     def release(self, epoch: int) -> None:
         self.epoch += 1
         self.control.epoch = self.control.decided_at = self.control.released_at = self.epoch
-        self.control.switches.release(epoch, self.epoch)
+        self.control.switches.release(epoch, self.epoch, self.now_ms)
 
     # --- the executor ---
 
@@ -459,6 +459,82 @@ def test_those_who_had_approved_it_are_asked_again():
     assert again.topic == "hitl.review"
     assert "approval.again" in [row.rule for row in decision(again).reasons]
     assert [row.queue for row in decision(again).approvals] == ["trading"]
+
+
+def test_what_expires_while_it_lies_parked_is_closed_by_the_pass_and_never_sent():
+    site = Site()
+    epoch = site.engage("campaign:cmp-7")
+    site.propose(bid(1, expires_at=iso(NOW_MS + 2_500)), bid(2))
+    site.release(epoch)
+    site.now_ms = NOW_MS + 1_500  # the pass begins a second later
+
+    outputs = site.pass_()
+
+    assert (ends(outputs), ids(outputs)) == ([("act-1", "expired", "execute_by")], ["act-2"])
+
+
+@pytest.mark.parametrize("header", [b"00-x", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"])
+def test_a_pass_carries_on_what_is_a_trace_and_nothing_else(header: bytes):
+    """Headers are not sealed: whoever may write to the topic can put anything into them."""
+    site = Site()
+    site.release(site.engage("campaign:cmp-8"))
+    (output,) = site.propose(bid(1))
+    site.send_back(output)
+    site.held[0] = replace(site.held[0], headers=(*site.held[0].headers, ("traceparent", header)))
+
+    (again,) = site.passes()
+
+    assert ("traceparent" in dict(again.headers)) is (header != b"00-x")
+
+
+# --- no more room, and what is counted --------------------------------------------------------------------------------
+
+
+def test_a_router_takes_up_nothing_new_while_no_more_can_be_parked():
+    site = Site()
+    site.state.lot.limit = 2
+    epoch = site.engage("campaign:cmp-7")
+    rooms = []
+    for n in range(3):
+        rooms.append(site.state.room())
+        site.propose(bid(n))
+    assert (rooms, site.state.room()) == ([True, True, False], False)
+
+    site.release(epoch)
+
+    assert ids(site.passes()) == ["act-0", "act-1", "act-2"], "nothing was forgotten, also of what came in all the same"
+    assert site.state.room()
+
+
+def test_what_a_pass_did_is_counted_apart_from_what_agents_proposed():
+    site = Site()
+    first, second = site.engage("campaign:cmp-7"), site.engage("campaign:cmp-8")
+    site.propose(bid(1), bid(2, "cmp-8"), bid(3, "cmp-8", expires_at=iso(NOW_MS + 2_000)))
+    site.held.append(FakeRecord(b"{}", len(site.held), 0, NOW_MS, HELD))
+    site.release(first)
+    site.now_ms += 5_000
+    site.follow()
+
+    result = site.router.again(site.held, site.state, site.moment())
+
+    assert second in site.control.switches.engaged
+    tally = result.tally
+    assert tally.again == {("bid.adjust", "EXECUTE"): 1, ("bid.adjust", "HOLD"): 1, ("bid.adjust", "REFUSE"): 1}
+    assert (tally.routed, tally.closed, tally.dead) == ({}, {"execute_by": 1}, {"unknown_type": 1})
+
+
+def test_a_sweep_that_ends_early_counts_what_it_closed():
+    site = Site()
+    site.engage("global:*")
+    site.propose(bid(1, expires_at=iso(NOW_MS + 1_000)), bid(2, "cmp-8"))
+    site.now_ms += 10_000
+    site.follow()
+    assert site.state.wants_pass(site.moment())
+    assert site.state.sweeping
+
+    result = site.router.again(site.held, site.state, site.moment())
+
+    assert (result.taken, result.tally.again) == (1, {("bid.adjust", "REFUSE"): 1})
 
 
 # --- whatever happens -------------------------------------------------------------------------------------------------

@@ -328,7 +328,7 @@ class Control:
 
     def _release(self, epoch: int, epochs: Sequence[int]) -> None:
         for one in epochs:
-            self.switches.release(one, epoch)
+            self.switches.release(one, epoch, self.at_ms)
         self.decided_at = self.released_at = epoch
 
     def _add_keys(self, command: Keys) -> None:

@@ -49,8 +49,8 @@ T = TypeVar("T")
 class Switch(Struct, frozen=True):
     """A switch that was engaged.
 
-    `epoch` is its id: the offset of the command that engaged it; `released` is that of the one that released it, None
-    while it holds.
+    `epoch` is its id: the offset of the command that engaged it, appended at `at_ms`; `released` and `released_ms` are
+    those of the one that released it, None while it holds.
     """
 
     epoch: int
@@ -61,6 +61,7 @@ class Switch(Struct, frozen=True):
     reason: str | None = None
     source: str = "person"
     released: int | None = None
+    released_ms: int | None = None
 
 
 class Target(Struct, frozen=True):
@@ -220,24 +221,51 @@ class Switches:
         self._engaged.put(switch.epoch, switch.scope, switch)
         self._all.put(switch.epoch, switch.scope, switch)
 
-    def release(self, epoch: int, by: int) -> None:
-        """Release one switch by the command at epoch `by`; one that is not engaged stays as it is."""
+    def release(self, epoch: int, by: int, at_ms: int) -> None:
+        """Release one switch by the command at epoch `by`, appended at `at_ms`; one not engaged stays as it is."""
         switch = self.engaged.pop(epoch, None)
         if switch is None:
             return
         self._engaged.drop(epoch, switch.scope)
-        self.all[epoch] = released = structs.replace(switch, released=by)
+        self.all[epoch] = released = structs.replace(switch, released=by, released_ms=at_ms)
         self._all.put(epoch, switch.scope, released)
 
     def covering(self, target: Target) -> tuple[Switch, ...]:
         """Return the engaged switches that cover an action, oldest first."""
         return tuple([switch for _, switch in self._engaged.covering(target)]) if self.engaged else ()
 
+    def ever(self, target: Target) -> tuple[Switch, ...]:
+        """Return all switches that cover an action or did, released or not, oldest first."""
+        return tuple([switch for _, switch in self._all.covering(target)])
+
     def blocking(self, target: Target, since: int) -> tuple[Switch, ...]:
         """Return the switches that cover an action and were engaged after epoch `since`, released or not."""
         if not self.all or next(reversed(self.all)) <= since:
             return ()
         return tuple([switch for _, switch in self._all.covering(target, since)])
+
+
+def stops(switch: Switch, passes: bool) -> bool:
+    """Say whether a switch holds an action whoever approves it; `passes`: all that it does `reduces`."""
+    return switch.mode is Mode.HALT or (switch.mode is Mode.REDUCE_ONLY and not passes)
+
+
+def stopped_ms(switches: Iterable[Switch], passes: bool, since_ms: int, now_ms: int) -> int:
+    """Return for how long in [since, now) any of these switches has held an open review: so long its clocks stood.
+
+    `switches` are those that ever covered its action, released or not; times that overlap count once.
+    """
+    stopped, until_ms = 0, since_ms
+    for switch in sorted(switches, key=_engaged_ms):
+        if stops(switch, passes):
+            from_ms = max(switch.at_ms, until_ms)
+            until_ms = max(until_ms, now_ms if switch.released_ms is None else min(switch.released_ms, now_ms))
+            stopped += max(0, until_ms - from_ms)
+    return stopped
+
+
+def _engaged_ms(switch: Switch) -> int:
+    return switch.at_ms
 
 
 def reasons_of(covering: Sequence[Switch], action: Action, queue: str) -> list[Reason]:
@@ -251,14 +279,15 @@ def reasons_of(covering: Sequence[Switch], action: Action, queue: str) -> list[R
     passes = reduces(action)
     holding = [switch for switch in covering if switch.mode is not Mode.REDUCE_ONLY or not passes]
     if len(holding) <= ROWS_MAX:
-        return [_reason(switch, queue) for switch in holding]
+        return [reason_of(switch, queue) for switch in holding]
     holding.sort(key=lambda switch: (-OUTCOMES[switch.mode], switch.epoch))
-    rest = _reason(holding[ROWS_MAX], queue)
+    rest = reason_of(holding[ROWS_MAX], queue)
     more = Reason("switches.more", f"{len(holding) - ROWS_MAX} more", None, rest.outcome, rest.queue)
-    return [*(_reason(switch, queue) for switch in holding[:ROWS_MAX]), more]
+    return [*(reason_of(switch, queue) for switch in holding[:ROWS_MAX]), more]
 
 
-def _reason(switch: Switch, queue: str) -> Reason:
+def reason_of(switch: Switch, queue: str | None = None) -> Reason:
+    """Return what one switch says of an action that it holds back; `queue` is asked under REVIEW_ALL."""
     outcome = OUTCOMES[switch.mode]
     asked = queue if outcome is Outcome.REVIEW else None
     return Reason(f"switch.{switch.epoch}", switch.mode.value, " ".join(switch.scope)[:SHOWN_MAX], outcome, asked)
