@@ -8,12 +8,18 @@ import jsonschema
 import orjson
 import pytest
 
+from hitl_stream.core.events import Purpose
+from hitl_stream.core.review import Need, Review, State
 from hitl_stream.core.window import IdBudget
 from hitl_stream.dev.schemas import files
 from hitl_stream.lane.step import Moment
-from hitl_stream.wire.schemas import asyncapi, json_schema
+from hitl_stream.wire.desk_records import Observation, review_value, state_of
+from hitl_stream.wire.records import encode
+from hitl_stream.wire.schemas import MESSAGES, RECORDS, asyncapi, json_schema
 from hitl_stream.wire.topics import TABLE
+from hitl_stream.wire.verdicts import verdict_value
 from support.make import FakeRecord, action_bytes, make_router
+from support.people import CONSOLE_KEY, SHOWN, Case, words
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -23,23 +29,7 @@ def test_the_committed_file_is_what_the_code_generates(path: str, content: bytes
     assert (DOCS / path).read_bytes() == content, "run: python -m hitl_stream.dev.schemas docs"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "action",
-        "decision",
-        "held",
-        "closed",
-        "result",
-        "exception",
-        "fact",
-        "via",
-        "command",
-        "heartbeat",
-        "ack",
-        "policy",
-    ],
-)
+@pytest.mark.parametrize("name", [*RECORDS, "policy"])
 def test_each_schema_is_a_valid_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(orjson.loads((DOCS / f"schemas/{name}.json").read_bytes()))
 
@@ -55,6 +45,37 @@ def test_an_action_and_the_decision_on_it_fit_their_schemas() -> None:
     schema = json_schema("decision")
     schema["properties"]["action"] = {"type": "object"}
     jsonschema.validate(decision, schema)
+
+
+def test_what_people_say_and_what_the_desk_makes_of_it_fit_their_schemas() -> None:
+    case = Case()
+    needs = (Need("trading", 1, 1_000, 500, by=("tess",)),)
+    review = Review(item="r7k2m4qabcdefghi", purpose=Purpose.DECIDE, hash=case.hash, state=State.OPEN, needs=needs,
+                    opened_ms=0, execute_by_ms=2_000)  # fmt: skip
+    said = words(hash=case.hash)
+    values = {
+        "approved": case.value(),
+        "review": review_value(state_of(review, source="hitl.review/0/0", routed=case.routed), case.raw),
+        "verdict": verdict_value(CONSOLE_KEY, said, SHOWN),
+        "judgement": encode(said),
+        "decision": case.asked.value,
+    }
+
+    for name, value in values.items():
+        schema = json_schema(name)
+        if "action" in schema.get("properties", {}):
+            schema["properties"]["action"] = {"type": "object"}
+        jsonschema.validate(orjson.loads(value or b""), schema)
+
+
+def test_a_judgement_of_an_item_that_nobody_knows_has_no_action() -> None:
+    assert {"type": "null"} in json_schema("human_decision")["properties"]["action"]["anyOf"]
+    assert json_schema("approved")["properties"]["action"] == {"$ref": "action.json"}
+
+
+def test_the_schema_says_a_members_name_as_it_stands_in_the_record() -> None:
+    assert {"class", "reviewer"} <= set(json_schema("observation")["properties"])
+    assert "class_" in Observation.__struct_fields__
 
 
 @pytest.mark.parametrize(
@@ -73,6 +94,29 @@ def test_what_is_signed_fits_the_schema_of_its_payload(name: str, payload: dict[
     claims = {"aud": "c", "kid": "ana-1", "iss": "ana", "jti": "j", "iat": 1, "exp": 2}
 
     assert jsonschema.Draft202012Validator(json_schema(name)).is_valid(claims | payload) is fits
+
+
+@pytest.mark.parametrize(
+    ("topic", "carried"),
+    [
+        ("execute", {"decision", "approved"}),
+        ("escalation", {"decision", "exception"}),
+        ("reviews", {"review", "lot"}),
+        ("verdicts", {"verdict"}),
+        ("evidence", {"observation"}),
+        ("dlq", {"dead"}),
+        ("audit", set()),
+    ],
+)
+def test_a_channel_lists_every_record_that_its_topic_carries(topic: str, carried: set[str]) -> None:
+    messages = asyncapi("1.0")["channels"][topic.replace(".", "_")]["messages"]
+
+    assert set(messages) == carried
+
+
+def test_every_topic_names_a_record_that_has_a_schema() -> None:
+    assert set(MESSAGES) <= set(TABLE)
+    assert set(MESSAGES.values()) <= set(RECORDS)
 
 
 def test_every_topic_is_a_channel_with_its_writers_and_readers() -> None:

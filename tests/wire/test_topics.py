@@ -8,6 +8,7 @@ from hitl_stream.core.action import ACTION_BYTES_MAX
 from hitl_stream.wire.topics import (
     CONTROL_TOPICS,
     DAY_MS,
+    DESK_TOPICS,
     ENVELOPE_BYTES_MAX,
     MIB,
     ROUTER_TOPICS,
@@ -24,6 +25,7 @@ def test_every_topic_of_the_architecture_is_there() -> None:
         "observations", "evidence", "opinions", "pairs", "feedback", "preferences", "audit", "alerts", "dlq",
     }  # fmt: skip
     assert set(ROUTER_TOPICS) <= set(TABLE)
+    assert set(DESK_TOPICS) <= set(TABLE)
 
 
 @pytest.mark.parametrize("topic", TABLE.values(), ids=lambda topic: topic.name)
@@ -65,6 +67,12 @@ def test_the_topics_of_control_have_one_partition() -> None:
 @pytest.mark.parametrize("name", [name for name in ROUTER_TOPICS if name not in ("actions", "dlq")])
 def test_an_action_and_its_envelope_fit_wherever_the_router_writes(name: str) -> None:
     assert TABLE[name].bytes_max >= ACTION_BYTES_MAX + ENVELOPE_BYTES_MAX
+
+
+def test_the_desk_needs_every_topic_that_the_table_says_it_writes_or_reads() -> None:
+    named = {name for name, topic in TABLE.items() if "desk" in f"{topic.written_by}, {topic.read_by}"}
+
+    assert set(DESK_TOPICS) == named - {"control.acks", "audit"}
 
 
 def test_a_dead_letter_holds_the_largest_record_there_can_be() -> None:

@@ -8,7 +8,8 @@ import msgspec
 
 from hitl_stream.core.action import ACTION_BYTES_MAX, Action
 from hitl_stream.core.commands import AnyCommand, Heartbeat
-from hitl_stream.wire import records
+from hitl_stream.core.verdicts import AnyVerdict
+from hitl_stream.wire import desk_records, records
 from hitl_stream.wire.topics import TABLE, Topic
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -26,6 +27,17 @@ RECORDS: dict[str, Any] = {
     "command": AnyCommand,
     "heartbeat": Heartbeat,
     "ack": records.Ack,
+    "approved": records.Approved,
+    "review": desk_records.ReviewState,
+    "lot": desk_records.LotState,
+    "verdict": desk_records.VerdictRecord,
+    "judgement": AnyVerdict,
+    "human_decision": desk_records.HumanDecision,
+    "observation": desk_records.Observation,
+    "feedback": desk_records.Feedback,
+    "preference": desk_records.Preference,
+    "opinion": desk_records.Opinion,
+    "pair": desk_records.Pair,
 }
 """The records that are written today, by the name of their schema file."""
 MESSAGES = {
@@ -38,12 +50,30 @@ MESSAGES = {
     "control": "command",
     "control.heartbeat": "heartbeat",
     "control.acks": "ack",
+    "verdicts": "verdict",
+    "reviews": "review",
+    "decisions": "human_decision",
+    "observations": "observation",
+    "evidence": "observation",
+    "feedback": "feedback",
+    "preferences": "preference",
+    "opinions": "opinion",
+    "pairs": "pair",
 }
 """Which record a topic carries."""
+BESIDE = {"execute": "approved", "escalation": "exception", "reviews": "lot"}
+"""Which other record a topic carries besides."""
 SIGNED = ("command", "heartbeat")
 """These are the payload of a compact JWS (RFC 7515), which is the record's value."""
-SUMMARIES = {"command": "What people, and a few services, tell the whole installation; `typ` says which."}
+INSIDE = "judgement"
+"""This one is the payload of the compact JWS inside a record of `verdicts`."""
+SUMMARIES = {
+    "command": "What people, and a few services, tell the whole installation; `typ` says which.",
+    INSIDE: "What a person says of what was shown; `typ` says which.",
+}
 """Of records that are one of several types."""
+WITHOUT_ACTION = ("human_decision",)
+"""Here the action is null where nobody knows which one it was about."""
 
 
 def json_schema(name: str) -> dict[str, Any]:
@@ -53,7 +83,8 @@ def json_schema(name: str) -> dict[str, Any]:
     root = components.pop(schema["$ref"].rpartition("/")[2]) if "$ref" in schema else schema
     # A raw member is the action as it came; its own schema stands in a file of its own.
     if "action" in root.get("properties", {}):
-        root["properties"]["action"] = {"$ref": "action.json"}
+        action = {"$ref": "action.json"}
+        root["properties"]["action"] = {"anyOf": [action, {"type": "null"}]} if name in WITHOUT_ACTION else action
     return {"$schema": DIALECT, "$id": f"{name}.json", **root, **({"$defs": components} if components else {})}
 
 
@@ -85,10 +116,11 @@ def asyncapi(version: str, prefix: str = "hitl.") -> dict[str, Any]:
 
 def _channel(prefix: str, topic: Topic) -> dict[str, Any]:
     message = MESSAGES.get(topic.name, "dead" if topic.name == "dlq" else None)
+    carried = [name for name in (message, BESIDE.get(topic.name)) if name is not None]
     return {
         "address": prefix + topic.name,
         "description": f"Written by {topic.written_by}; read by {topic.read_by}.",
-        "messages": {message: {"$ref": f"#/components/messages/{message}"}} if message else {},
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in carried},
         "bindings": {
             "kafka": {
                 "topicConfiguration": {
@@ -114,11 +146,13 @@ def _message(name: str) -> dict[str, Any]:
         return {"summary": "A record that could not be read, as it came.", "headers": headers}
     message: dict[str, Any] = {
         "summary": SUMMARIES.get(name) or (RECORDS[name].__doc__ or "").partition("\n")[0],
-        "contentType": "application/jose" if name in SIGNED else "application/json",
+        "contentType": "application/jose" if name in (*SIGNED, INSIDE) else "application/json",
         "payload": {"$ref": f"schemas/{name}.json"},
     }
     if name == "action":
         message["description"] = f"Bare JSON, or a CloudEvent; at most {ACTION_BYTES_MAX} bytes."
+    if name == INSIDE:
+        message["description"] = "A compact JWS with Ed25519 (RFC 9864), the member `jws` of a verdict; its payload."
     if name in SIGNED:
         message["description"] = "A compact JWS with Ed25519 (RFC 9864); the schema is that of its payload."
     return message

@@ -1,4 +1,4 @@
-"""Signatures of commands and heartbeats: compact JWS (RFC 7515) with Ed25519, and the files that keys lie in.
+"""Signatures of commands, heartbeats and verdicts: compact JWS (RFC 7515) with Ed25519, and the files that keys lie in.
 
 Rules:
 - One algorithm, by the name that RFC 9864 gives it. The header holds `alg` and `kid` and nothing else: no key, no
@@ -46,6 +46,7 @@ from hitl_stream.core.commands import (
 from hitl_stream.core.control import AHEAD_MS_MAX, ALIVE_MS_MAX
 from hitl_stream.core.errors import SettingsError
 from hitl_stream.core.events import Rejection
+from hitl_stream.core.verdicts import AnyVerdict, Judged
 from hitl_stream.wire.codec import NOT_OPENING, nesting
 from hitl_stream.wire.seal import by_age
 
@@ -55,6 +56,8 @@ COMMAND_BYTES_MAX = 1024 * 1024
 """What the topic takes in one record."""
 HEARTBEAT_BYTES_MAX = 64 * 1024
 """A thousand instances in one heartbeat; four come a second."""
+VERDICT_BYTES_MAX = 64 * 1024
+"""A hundred changed fields of 500 characters, and a note."""
 HEADER_BYTES_MAX = 512
 SIGNATURE_BYTES = 64
 KEY_FILE_BYTES_MAX = 64 * 1024
@@ -91,6 +94,7 @@ class _Header(Struct, frozen=True, forbid_unknown_fields=True):
 _decode_header = msgspec.json.Decoder(_Header).decode
 _commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(AnyCommand)
 _heartbeats = msgspec.json.Decoder(Heartbeat)
+_verdicts: msgspec.json.Decoder[Judged] = msgspec.json.Decoder(AnyVerdict)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -157,6 +161,14 @@ def read_heartbeat(
 ) -> Heartbeat | Rejection:
     """Return the heartbeat in a record of `control.heartbeat` that was appended at `at_ms`, or why it is none."""
     return _read(value, HEARTBEAT_BYTES_MAX, at_ms, keys, audience, _heartbeats)
+
+
+def read_judgement(value: bytes | None, at_ms: int, keys: Mapping[str, KeyEntry], audience: str) -> Judged | Rejection:
+    """Return the claims of a JWS on `verdicts` that was appended at `at_ms`, or why they are none.
+
+    Whose word the key may give is another question: see `wire.verdicts`.
+    """
+    return _read(value, VERDICT_BYTES_MAX, at_ms, keys, audience, _verdicts)
 
 
 def claimed_keys(value: bytes) -> dict[str, KeyEntry]:

@@ -84,6 +84,9 @@ TABLE: Mapping[str, Topic] = MappingProxyType({topic.name: topic for topic in _T
 ROUTER_TOPICS = ("actions", "execute", "review", "escalation", "review.seeded", "recommendations", "held", "closed",
                  "facts", "dlq")  # fmt: skip
 EXECUTOR_TOPICS = ("execute", "results", "closed", "held", "escalation", "executor.state", "facts", "dlq")
+DESK_TOPICS = ("review", "escalation", "review.seeded", "verdicts", "results", "opinions", "reviews", "actions",
+               "execute", "held", "closed", "decisions", "observations", "evidence", "feedback", "pairs", "preferences",
+               "dlq")  # fmt: skip
 CONTROL_TOPICS = ("control", "control.heartbeat", "control.acks")
 """What every role that is stopped by control needs besides."""
 

@@ -1,0 +1,45 @@
+"""Names of review items, and the scores that a batch's sample is drawn by: keyed, so that nobody outside can tell them.
+
+An item is named after the place of the record that opened it, so that whoever opens it again gives it the same name;
+the name says nothing of the place, nor of what was asked there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+from hitl_stream.wire.seal import SealKey
+
+ITEM_BYTES = 10
+"""Eighty bits: 16 letters of base32. Of a billion items two share a name with a probability of 4e-7."""
+SCORE_BYTES = 16
+SECOND = "+2"
+"""Behind the name of an item: its blind second. The alphabet of base32 has no `+`."""
+
+
+def item_id(key: SealKey, topic: str, partition: int, offset: int) -> str:
+    """Return the name of the item that the record at a place opens: 16 of a-z and 2-7."""
+    place = f"{topic}/{partition}/{offset}".encode()
+    digest = hashlib.blake2b(place, key=key.key, digest_size=ITEM_BYTES, person=b"hitl-item").digest()
+    return base64.b32encode(digest).decode().lower()
+
+
+def second_of(item: str) -> str:
+    """Return the name of the blind second of an item.
+
+    >>> second_of("r7k2m4qabcdefghi")
+    'r7k2m4qabcdefghi+2'
+    """
+    return item + SECOND
+
+
+def score(key: SealKey, root: bytes, index: int) -> bytes:
+    """Return by what the member at `index` is drawn: the smallest of a batch are its sample.
+
+    `root` is the Merkle root over all members (32 bytes), so that no order of arrival and no choice of members can be
+    tried out beforehand.
+    """
+    return hashlib.blake2b(
+        root + index.to_bytes(8), key=key.key, digest_size=SCORE_BYTES, person=b"hitl-score"
+    ).digest()

@@ -1,0 +1,162 @@
+"""Writing what the desk leaves of a judgement: the end it means, the decision, what can be learned from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import Raw
+
+from hitl_stream.core.action import Action
+from hitl_stream.core.commands import milliseconds
+from hitl_stream.core.dwell import assets_shown, words_shown
+from hitl_stream.core.events import Effect, End, Why
+from hitl_stream.core.review import Review
+from hitl_stream.core.verdicts import Judged, PairChoice, Skipped, Verdict
+from hitl_stream.wire.desk_records import (
+    DiffRow,
+    Feedback,
+    HumanDecision,
+    Observation,
+    Pair,
+    Preference,
+)
+from hitl_stream.wire.records import Closed, Common, Decision, encode, time_text
+
+_SHARED = Common.__struct_fields__
+
+
+def closed_value(
+    decision: Decision, raw: bytes, end: End, why: Why, by: Sequence[str], code: str | None, note: str | None
+) -> bytes:
+    """Return the value of an end without execution; `by` are the people who decided, nobody where time did."""
+    shared: dict[str, Any] = {name: getattr(decision, name) for name in _SHARED}
+    return encode(Closed(**shared, end=end.value, why=why.value, by=tuple(by), code=code, note=note, action=Raw(raw)))
+
+
+def decision_value(
+    claims: Judged,
+    *,
+    item: str,
+    n: int,
+    action_hash: str,
+    effect: Effect,
+    why: str | None,
+    appended_ms: int,
+    source: str,
+    jws: str,
+    shown: str,
+    review: Review | None = None,
+    queue: str | None = None,
+    decision: Decision | None = None,
+    raw: bytes | None = None,
+) -> bytes:
+    """Return the value of one judgement on `decisions`; of an item that nobody knows there is only what it claims."""
+    verdict = claims if isinstance(claims, Verdict) else None
+    latency_s = None if decision is None else (appended_ms - _ms(decision.moment)) / 1000
+    record = HumanDecision(
+        item=item,
+        n=n,
+        tenant="" if decision is None else decision.tenant,
+        action_id="" if decision is None else decision.action_id,
+        hash=action_hash,
+        purpose=None if review is None else review.purpose.value,
+        queue=queue,
+        by=claims.by,
+        role=claims.role,
+        verdict=_word(claims),
+        code=None if verdict is None else verdict.code,
+        errors=() if verdict is None else verdict.errors,
+        note=None if verdict is None else verdict.note,
+        effect=effect.value,
+        why=why,
+        routed=None if decision is None else decision.moment,
+        painted=time_text(milliseconds(claims.painted)),
+        decided=time_text(milliseconds(claims.decided)),
+        appended=time_text(appended_ms),
+        latency_s=latency_s,
+        source=source,
+        jws=jws,
+        shown=shown,
+        action=Raw(b"null" if raw is None else raw),
+    )
+    return encode(record)
+
+
+def observation_value(claims: Judged, review: Review, queue: str, decision: Decision, action: Action) -> bytes:
+    """Return the value of an observation of one person judging, skipping or letting go of one item."""
+    verdict = claims if isinstance(claims, Verdict) else None
+    shown_ms, decided_ms = milliseconds(claims.painted), milliseconds(claims.decided)
+    record = Observation(
+        item=review.item,
+        reviewer=claims.by,
+        tenant=decision.tenant,
+        queue=queue,
+        class_=decision.type,
+        agent=decision.agent,
+        purpose=review.purpose.value,
+        verdict=_word(claims),
+        code=None if verdict is None else verdict.code,
+        errors=() if verdict is None else verdict.errors,
+        gates=tuple(dict.fromkeys(reason.gate for reason in decision.reasons if reason.gate is not None)),
+        shown_at=time_text(shown_ms),
+        decided_at=time_text(decided_ms),
+        dwell_s=max(0, decided_ms - shown_ms) / 1000,
+        floor_s=review.floor_ms / 1000,
+        words=words_shown(action),
+        assets=assets_shown(action),
+        score=None if decision.score is None else decision.score.total,
+        p=None if decision.audit is None else decision.audit.p,
+        policy=decision.policy,
+    )
+    return encode(record)
+
+
+def feedback_value(
+    verdict: Verdict, decision: Decision, diff: Sequence[tuple[str, Any, Any]], appended_ms: int
+) -> bytes:
+    """Return what the agent can learn of a rejection or a change."""
+    record = Feedback(
+        item=verdict.item,
+        tenant=decision.tenant,
+        action_id=decision.action_id,
+        agent=decision.agent,
+        verdict=verdict.verdict,
+        code=verdict.code,
+        errors=verdict.errors,
+        note=verdict.note,
+        diff=tuple(DiffRow(path, before, after) for path, before, after in diff),
+        by=verdict.by,
+        at=time_text(appended_ms),
+    )
+    return encode(record)
+
+
+def preference_value(claims: PairChoice, pair: Pair, appended_ms: int) -> bytes:
+    """Return what a labeller prefers: chosen and rejected, both null for a tie and where both are bad."""
+    texts = {"left": pair.a if claims.left == "a" else pair.b, "right": pair.b if claims.left == "a" else pair.a}
+    chosen = texts.get(claims.choice)
+    rejected = None if chosen is None else texts["right" if claims.choice == "left" else "left"]
+    record = Preference(
+        pair=pair.pair,
+        tenant=pair.tenant,
+        prompt=pair.prompt,
+        chosen=chosen,
+        rejected=rejected,
+        choice=claims.choice,
+        left=claims.left,
+        by=claims.by,
+        at=time_text(appended_ms),
+    )
+    return encode(record)
+
+
+def _word(claims: Judged) -> str:
+    if isinstance(claims, Verdict):
+        return claims.verdict
+    return claims.how if isinstance(claims, Skipped) else "release"
+
+
+def _ms(text: str) -> int:
+    return milliseconds(datetime.fromisoformat(text))
