@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := $(wildcard requirements/dev.txt)
-EXTRAS := demo,sentiment,test,lint
+EXTRAS := demo,postgres,sentiment,test,lint
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --upgrade --quiet --no-header --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links pyproject.toml
 
@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kafka test lint demo bench bench-kill faults behaviours requirements
+.PHONY: help venv kafka test lint demo bench bench-desk bench-kill faults behaviours requirements
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench: $(STAMP) kafka  ## measure throughput and latency: make bench BENCH_ARGS=
 bench-kill: $(STAMP) kafka  ## measure how long a kill switch takes: make bench-kill BENCH_ARGS=--write keeps the table
 	$(BIN)/python benchmarks/kill.py $(BENCH_ARGS)
 
+bench-desk: $(STAMP) kafka  ## measure one desk: restore with 100,000 items, verdicts a second
+	$(BIN)/python benchmarks/desk.py $(BENCH_ARGS)
+
 faults: $(STAMP) kafka  ## break things on purpose, the long dose; writes docs/results/faults.md
 	$(BIN)/python -m pytest tests/faults tests/kafka/test_restart.py --dose=full --results -s $(PYTEST_ARGS)
 
@@ -67,4 +70,4 @@ behaviours: $(STAMP)  ## show which test shows which behaviour of the specificat
 requirements: $(STAMP)  ## lock requirements/*.txt anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) --output-file requirements/run.txt >/dev/null
-	$(COMPILE) $(foreach extra,demo sentiment test lint,--extra $(extra)) --output-file requirements/dev.txt >/dev/null
+	$(COMPILE) $(foreach extra,demo postgres sentiment test lint,--extra $(extra)) --output-file requirements/dev.txt >/dev/null

@@ -141,7 +141,7 @@ def _router(settings: Settings, home: Path, count: int, *options: str) -> dict[s
     if "--without-control" in options:
         # Its own control role would fence a router of which it hears nothing; a stranger's takes the same share of the
         # machine.
-        controlled = _installation(settings.kafka, home, "beside.")
+        controlled = _installation(settings.kafka, home, f"beside-{settings.prefix}")
     with _controlled(controlled):
         report: dict[str, float] = json.loads(_run(command, dict(os.environ)))
     return report

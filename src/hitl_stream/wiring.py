@@ -6,13 +6,15 @@ import asyncio
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from mode.types import ServiceT
 
 from hitl_stream import __version__
 from hitl_stream import settings as values
 from hitl_stream.adapters import load_adapter
-from hitl_stream.core.effective import FENCED_ROLES, LEASE_MS, ROLES
+from hitl_stream.core.effective import FENCED_ROLES, LEASE_MS
 from hitl_stream.core.errors import PolicyError, SettingsError
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.tripwires import Publisher
@@ -23,12 +25,17 @@ from hitl_stream.lane.batches import batches
 from hitl_stream.lane.calls import calls
 from hitl_stream.lane.control_view import ControlView, Member
 from hitl_stream.lane.halt import HaltFile, engage_on
+from hitl_stream.lane.instances import seals_at
 from hitl_stream.lane.lane import Lane, LaneSpec
-from hitl_stream.lane.restore import Changelog, WindowReplay
+from hitl_stream.lane.restore import Changelog, Restore, WindowReplay
 from hitl_stream.lane.slot import Slot, take_slot
-from hitl_stream.metrics import ControlMetrics, ExecutorMetrics, LaneMetrics, Metrics
+from hitl_stream.metrics import ControlMetrics, DeskMetrics, ExecutorMetrics, LaneMetrics, Metrics
+from hitl_stream.roles.approvals import HumanApprovals
 from hitl_stream.roles.control import ControlRole, ControlSpec
-from hitl_stream.roles.executor import AdapterService, Executor, ExecutorSettings
+from hitl_stream.roles.desk import Desk, DeskSettings
+from hitl_stream.roles.desk_state import DeskState
+from hitl_stream.roles.executor import AdapterService, Approvals, Executor, ExecutorSettings, NoApprovals
+from hitl_stream.roles.offences import Alarm
 from hitl_stream.roles.policies import Policies
 from hitl_stream.roles.rehearsal import Rehearsed
 from hitl_stream.roles.router import Judge, Router, RouterSettings, Source, no_plugins
@@ -40,7 +47,7 @@ from hitl_stream.wire import seal
 from hitl_stream.wire.policy_file import LoadedPolicy, lint_file, parse
 from hitl_stream.wire.seal import SealKey
 from hitl_stream.wire.signing import read_signing_keys
-from hitl_stream.wire.topics import EXECUTOR_TOPICS, ROUTER_TOPICS, TABLE, TopicSet
+from hitl_stream.wire.topics import DESK_TOPICS, EXECUTOR_TOPICS, ROUTER_TOPICS, TABLE, TopicSet
 
 APP = "hitl"
 ROUTER = "router"
@@ -48,8 +55,17 @@ CONTROL = "control"
 CONTROL_READS = ("actions", *ANSWERS)
 """The topics whose ends the control role asks for, and whose tails its tripwires look at."""
 EXECUTOR = "executor"
-ROUTER_KEYS: Mapping[str, str] = {"seal-router": "r1", "seal-executor": "e1", "seal-control": "c1", "sample": "s1"}
-"""The key files that a router needs, and the id of the first one of each. It reads what executors park, and drills."""
+DESK = "desk"
+ROUTER_KEYS: Mapping[str, str] = {
+    "seal-router": "r1",
+    "seal-executor": "e1",
+    "seal-control": "c1",
+    "seal-desk": "d1",
+    "seal-console": "w1",
+    "sample": "s1",
+}
+"""The key files that a router needs, and the id of the first one of each. It reads what executors and desks park, what
+desks and consoles propose, and drills."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +160,11 @@ def control_services(settings: Settings, judge: Judge = no_plugins, metrics: Met
     """Build the control role's services. Of plugins it has none."""
     topics, trust = topic_set(settings), trust_of(settings)
     metrics = metrics or new_metrics(settings)
-    seals = {role: seal.read_keys(settings.keys_dir, f"seal-{role}") for role in _sealing(settings)}
+    seals = seals_at(settings.keys_dir)
+    if not seals:
+        raise SettingsError(
+            f"{settings.keys_dir} holds no key seal-<role>-<id>, and acks are sealed; make one: hitl keys seal"
+        )
     signing = {one.key_id: one for one in read_signing_keys(settings.keys_dir).values() if one.kind == "service"}
     if not signing:
         raise SettingsError(
@@ -171,14 +191,63 @@ def _bound_to(source: values.Source) -> Publisher | None:
     return None
 
 
-def _sealing(settings: Settings) -> list[str]:
-    """Return the roles that acknowledge and whose seals can be checked here."""
-    found = [role for role in ROLES if any(settings.keys_dir.glob(f"seal-{role}-*"))]
-    if not found:
-        raise SettingsError(
-            f"{settings.keys_dir} holds no key seal-<role>-<id>, and acks are sealed; make one: hitl keys seal"
+@dataclass(frozen=True)
+class Seat:
+    """What every role that decides has: its name and place, what stops it, its policy, and what it is measured by."""
+
+    settings: Settings
+    role: str
+    topics: TopicSet
+    slot: Slot
+    loaded: LoadedPolicy
+    metrics: Metrics
+    view: ControlView
+    halt: HaltFile
+    policies: Policies
+
+    def lane(self, inputs: tuple[str, ...], written: Sequence[str], restore: Restore, **more: Any) -> LaneSpec:
+        """Return how its lane reads `inputs` and writes to the topics `written`, named as in the table."""
+        return LaneSpec(
+            role=self.role,
+            group=group_of(self.settings, self.role),
+            member=self.slot.member,
+            instance=self.slot.instance,
+            inputs=inputs,
+            client=kafka_client(self.settings),
+            dlq=self.topics.name("dlq"),
+            limits={self.topics.name(name): TABLE[name].bytes_max for name in written},
+            restore=restore,
+            **more,
         )
-    return found
+
+    def services(self, lane: Lane, *before: ServiceT) -> list[ServiceT]:
+        """Return its services in the order in which they start: `before` goes between what stops it and its lane."""
+        checks = {
+            "partitions": lambda: "" if lane.ready else "not every partition is assigned and open",
+            "control": self.view.missing,
+            "halt": self.halt.missing,
+        }
+        version = {
+            "version": __version__,
+            "policy": self.loaded.digest,
+            "instance": self.slot.instance,
+            "role": self.role,
+        }
+        settings = self.settings
+        health = Health(self.metrics, checks, version, host=settings.bind, port=settings.metrics_port)
+        return [health, self.view, self.halt, *before, lane]
+
+
+def _seat(
+    settings: Settings, role: str, loaded: LoadedPolicy, own_keys: Mapping[str, SealKey], metrics: Metrics | None
+) -> Seat:
+    """Take a role's slot on this host, and make what stops it; `own_keys` are those that it seals with."""
+    trust_of(settings)
+    topics, metrics = topic_set(settings), metrics or new_metrics(settings)
+    slot = take_slot(settings.state_dir / "slots", socket.gethostname(), role, settings.slot)
+    view, halt = control_view(settings, topics, slot, role, list(own_keys.values())[-1], metrics)
+    policies = Policies(loaded.policy, loaded.digest, view.control)
+    return Seat(settings, role, topics, slot, loaded, metrics, view, halt, policies)
 
 
 def router_services(settings: Settings, judge: Judge = no_plugins, metrics: Metrics | None = None) -> list[ServiceT]:
@@ -186,40 +255,23 @@ def router_services(settings: Settings, judge: Judge = no_plugins, metrics: Metr
 
     `judge` runs the policy's plugins.
     """
-    topics = topic_set(settings)
-    loaded = load_policy(settings)
-    keys = read_router_keys(settings)
-    trust_of(settings)
-    slot = take_slot(settings.state_dir / "slots", socket.gethostname(), ROUTER, settings.slot)
-    metrics = metrics or new_metrics(settings)
-    view, halt = control_view(settings, topics, slot, ROUTER, list(keys.seal.values())[-1], metrics)
-    policies = Policies(loaded.policy, loaded.digest, view.control)
+    loaded, keys = load_policy(settings), read_router_keys(settings)
+    seat = _seat(settings, ROUTER, loaded, keys.seal, metrics)
+    topics, policies = seat.topics, seat.policies
     _warm(judge, loaded.policy)
-    router = Router(_router_settings(settings, topics, keys, slot), policies, judge)
+    router = Router(_router_settings(settings, topics, keys, seat.slot), policies, judge)
     budget = IdBudget(settings.window_ids_max)
-    spec = LaneSpec(
-        role=ROUTER,
-        group=group_of(settings, ROUTER),
-        member=slot.member,
-        instance=slot.instance,
-        inputs=router.settings.inputs,
-        client=kafka_client(settings),
-        dlq=topics.name("dlq"),
-        limits={topics.name(name): TABLE[name].bytes_max for name in ROUTER_TOPICS},
-        restore=WindowReplay(lambda: policies.at(0).reach.longest_ms),
+    spec = seat.lane(
+        router.settings.inputs,
+        ROUTER_TOPICS,
+        WindowReplay(lambda: policies.at(0).reach.longest_ms),
         followed=(topics.name("facts"),),
         parked=topics.name("held"),
         batch_records_max=settings.batch_records_max,
     )
-    lane = Lane(spec, batches(router), lambda: router.state(budget), LaneMetrics(ROUTER, metrics), view)
-    checks = {
-        "partitions": lambda: "" if lane.ready else "not every partition is assigned and open",
-        "control": view.missing,
-        "halt": halt.missing,
-    }
-    version = {"version": __version__, "policy": loaded.digest, "instance": slot.instance, "role": ROUTER}
-    health = Health(metrics, checks, version, host=settings.bind, port=settings.metrics_port)
-    return [health, view, halt, lane]
+    return seat.services(
+        Lane(spec, batches(router), lambda: router.state(budget), LaneMetrics(ROUTER, seat.metrics), seat.view)
+    )
 
 
 def executor_services(settings: Settings, judge: Judge = no_plugins, metrics: Metrics | None = None) -> list[ServiceT]:
@@ -227,47 +279,79 @@ def executor_services(settings: Settings, judge: Judge = no_plugins, metrics: Me
 
     Of plugins it has none: what they say was the router's to hear.
     """
-    topics = topic_set(settings)
     loaded = load_policy(settings)
     router_keys = seal.read_keys(settings.keys_dir, "seal-router")
     own_keys = seal.read_keys(settings.keys_dir, "seal-executor")
-    trust_of(settings)
-    slot = take_slot(settings.state_dir / "slots", socket.gethostname(), EXECUTOR, settings.slot)
-    metrics = metrics or new_metrics(settings)
-    view, halt = control_view(settings, topics, slot, EXECUTOR, list(own_keys.values())[-1], metrics)
-    policies = Policies(loaded.policy, loaded.digest, view.control)
-    adapter = Rehearsed(load_adapter(settings.adapter, settings.adapter_options, view.now_ms))
-    observer = ExecutorMetrics(metrics)
+    seat = _seat(settings, EXECUTOR, loaded, own_keys, metrics)
+    topics = seat.topics
+    adapter = Rehearsed(load_adapter(settings.adapter, settings.adapter_options, seat.view.now_ms))
+    observer = ExecutorMetrics(seat.metrics)
+    alarm = _alarm(settings, seat)
     executor = Executor(
-        ExecutorSettings(topics, router_keys, own_keys, slot.instance, settings.call_s_max),
-        policies,
+        ExecutorSettings(topics, router_keys, own_keys, seat.slot.instance, settings.call_s_max),
+        seat.policies,
         adapter,
         observer=observer,
+        approvals=_approvals(settings, seat, router_keys),
+        effective=lambda: seat.view.effective,
+        alarm=alarm.ring,
     )
     budget, slots = IdBudget(settings.window_ids_max), asyncio.Semaphore(settings.calls_max)
-    spec = LaneSpec(
-        role=EXECUTOR,
-        group=group_of(settings, EXECUTOR),
-        member=slot.member,
-        instance=slot.instance,
-        inputs=(topics.name("execute"),),
-        client=kafka_client(settings),
-        dlq=topics.name("dlq"),
-        limits={topics.name(name): TABLE[name].bytes_max for name in EXECUTOR_TOPICS},
-        restore=Changelog(topics.name("executor.state")),
-        fence=adapter.fence,
+    spec = seat.lane(
+        (topics.name("execute"),), EXECUTOR_TOPICS, Changelog(topics.name("executor.state")), fence=adapter.fence
     )
     work = calls(executor, slots, settings.call_s_max)
-    lane = Lane(spec, work, lambda: executor.state(budget), observer, view)
+    lane = Lane(spec, work, lambda: executor.state(budget), observer, seat.view)
     observer.in_flight.set_function(lambda: float(lane.doing().calls))
-    checks = {
-        "partitions": lambda: "" if lane.ready else "not every partition is assigned and open",
-        "control": view.missing,
-        "halt": halt.missing,
-    }
-    version = {"version": __version__, "policy": loaded.digest, "instance": slot.instance, "role": EXECUTOR}
-    health = Health(metrics, checks, version, host=settings.bind, port=settings.metrics_port)
-    return [health, view, halt, AdapterService(adapter), lane]
+    return seat.services(lane, alarm, AdapterService(adapter))
+
+
+def _approvals(settings: Settings, seat: Seat, router_keys: Mapping[str, SealKey]) -> Approvals:
+    """Return what checks people's approvals; where no desk's key lies here, they count for nothing."""
+    desk_keys = seals_at(settings.keys_dir, (DESK,)).get(DESK)
+    if not desk_keys:
+        return NoApprovals()
+    view = seat.view
+    return HumanApprovals(seat.topics, desk_keys, router_keys, seat.policies, lambda: view.audience, view.now_ms)
+
+
+def desk_services(settings: Settings, judge: Judge = no_plugins, metrics: Metrics | None = None) -> list[ServiceT]:
+    """Build the desk's services: its view of control, its lane, and the port that shows how they are.
+
+    Of plugins it has none: what they say was the router's to hear.
+    """
+    loaded = load_policy(settings)
+    own_keys = seal.read_keys(settings.keys_dir, "seal-desk")
+    seat = _seat(settings, DESK, loaded, own_keys, metrics)
+    topics = seat.topics
+    asking = seals_at(settings.keys_dir, ASKING)
+    desk = Desk(DeskSettings(topics, own_keys, asking, seat.slot.instance), seat.policies, lambda: seat.view.audience)
+    spec = seat.lane(
+        tuple(desk.inputs),
+        DESK_TOPICS,
+        Changelog(topics.name("reviews")),
+        followed=tuple(desk.followed),
+    )
+    observer = DeskMetrics(seat.metrics)
+    lane = Lane(spec, batches(desk), desk.state, observer, seat.view)
+    for queue in loaded.policy.queues:
+        observer.watch(queue, partial(_since_ms, lane, queue), seat.view.now_ms)
+    return seat.services(lane)
+
+
+def _since_ms(lane: Lane, queue: str) -> list[int]:
+    """Return since when each open item of a queue waits, over the partitions that are open here."""
+    states = [piece.state for piece in lane.slices.values() if piece.open]
+    return [ms for state in states if isinstance(state, DeskState) for ms in state.open.get(queue, {}).values()]
+
+
+def _alarm(settings: Settings, seat: Seat) -> Alarm:
+    """Return what stops everything, as this host signs it, where a call begins that an effective switch forbids."""
+    host = socket.gethostname()
+    reason = f"{seat.slot.instance}: a platform call began under an effective switch"
+    client = kafka_client(settings)
+    engage = engage_on(client, seat.topics, trust_of(settings), settings.keys_dir, host, reason)
+    return Alarm(engage, seat.view.control)
 
 
 def _warm(judge: Judge, policy: Policy) -> None:
@@ -287,19 +371,19 @@ def _router_settings(settings: Settings, topics: TopicSet, keys: Keys, slot: Slo
             topic: Source(frozenset(source.tenants), frozenset(source.agents))
             for topic, source in settings.sources.items()
         },
-        proposers={role: known for role in PROPOSERS if (known := _seals_of(settings, role))},
-        parkers={key_id: key for role in PARKERS for key_id, key in _seals_of(settings, role).items()},
-        reporters={key_id: key for role in REPORTERS for key_id, key in _seals_of(settings, role).items()},
+        proposers=seals_at(settings.keys_dir, PROPOSERS),
+        parkers=_by_id(seals_at(settings.keys_dir, PARKERS)),
+        reporters=_by_id(seals_at(settings.keys_dir, REPORTERS)),
     )
 
 
+ASKING = ("router", "executor", "monitor")
+"""Who may open an item at the desk."""
 PROPOSERS = ("desk", "console", "control")
 PARKERS = ("desk", "executor")
 REPORTERS = ("executor", "connector")
 
 
-def _seals_of(settings: Settings, role: str) -> Mapping[str, SealKey]:
-    """Return the seal keys of another role, none where this host has none: then nothing of that role counts here."""
-    if not any(settings.keys_dir.glob(f"seal-{role}-*")):
-        return {}
-    return seal.read_keys(settings.keys_dir, f"seal-{role}")
+def _by_id(seals: Mapping[str, Mapping[str, SealKey]]) -> dict[str, SealKey]:
+    """Return the keys of several roles together; which role sealed a record is not asked."""
+    return {key_id: key for keys in seals.values() for key_id, key in keys.items()}

@@ -31,13 +31,15 @@ from hitl_stream.process import serve
 from hitl_stream.roles.plugins import Plugins
 from hitl_stream.roles.router import Judge
 from hitl_stream.settings import Settings
-from hitl_stream.wire.topics import CONTROL_TOPICS, EXECUTOR_TOPICS, ROUTER_TOPICS, TopicSet
+from hitl_stream.wire.topics import CONTROL_TOPICS, DESK_TOPICS, EXECUTOR_TOPICS, ROUTER_TOPICS, TopicSet
 from hitl_stream.wiring import (
     CONTROL,
     CONTROL_READS,
+    DESK,
     EXECUTOR,
     ROUTER,
     control_services,
+    desk_services,
     executor_services,
     kafka_client,
     new_metrics,
@@ -56,11 +58,13 @@ ANSWER_SECONDS_MAX = 5.0
 
 ROLES: Mapping[str, Callable[[Settings, Judge, Metrics], list[ServiceT]]] = {
     ROUTER: router_services,
+    DESK: desk_services,
     EXECUTOR: executor_services,
     CONTROL: control_services,
 }
 TOPICS: Mapping[str, tuple[str, ...]] = {
     ROUTER: (*ROUTER_TOPICS, *CONTROL_TOPICS),
+    DESK: (*DESK_TOPICS, *CONTROL_TOPICS),
     EXECUTOR: (*EXECUTOR_TOPICS, *CONTROL_TOPICS),
     CONTROL: (*CONTROL_TOPICS, *CONTROL_READS),
 }

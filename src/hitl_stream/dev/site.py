@@ -1,7 +1,7 @@
 """The trust of an installation that lives for an hour: a demo's, a test's, a benchmark's.
 
-Two people, `ana` and `ben`, and the services `control` and `host`, all of whose keys lie in one directory, which is
-what nobody does whose switches matter: `hitl keys init`.
+Two people, `ana` and `ben`, and the services `control`, `host` and `console`, all of whose keys lie in one directory,
+which is what nobody does whose switches matter: `hitl keys init`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hitl_stream.core.commands import TYPES, Keys
+from hitl_stream.core.verdicts import VERDICT_TYPES
 from hitl_stream.lane.commander import append
 from hitl_stream.settings import Settings, kafka_client, topic_set
 from hitl_stream.wire.signing import Kind, SigningKey, create_signing_key, key_entry
@@ -24,6 +25,7 @@ HOLDERS: Mapping[str, tuple[Kind, tuple[str, ...]]] = {
     "ben": ("person", TYPES),
     "control": ("service", ("heartbeat", "engage", "release_request")),
     "host": ("service", ("engage",)),
+    "console": ("service", (*VERDICT_TYPES, "engage")),
 }
 """Holder → kind, and what their key signs."""
 EARLIER = timedelta(minutes=5)
