@@ -12,7 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = {
     "core": 0, "wire": 1, "execute": 1, "lane": 2, "metrics": 2, "settings": 2, "health": 3, "logs": 3, "client": 2,
-    "adapters": 2, "roles": 3, "process": 3, "dev": 5, "wiring": 4, "cli": 6, "testing": 7,
+    "adapters": 2, "roles": 3, "process": 3, "console": 3, "dev": 5, "wiring": 4, "cli": 6, "testing": 7,
 }  # fmt: skip
 """A module imports from its own layer and lower ones only; so nothing of the product imports `testing`."""
 ONLY = {

@@ -59,8 +59,8 @@ SECRET_BYTES_MAX = 64 * 1024
 IDS_BYTES = 195
 """Memory per id in the window: 195 MB for a million, measured (architecture.md)."""
 MASK = "********"
-NOT_SETTINGS = ("config", "kafka_home", "faults", "plant")
-"""Variables of ours that are no settings: where the file is, where Kafka's jars are, what the fault tests do."""
+NOT_SETTINGS = ("config", "kafka_home", "faults", "plant", "test_postgres")
+"""Variables of ours that are no settings: where the file is, where Kafka's jars are, what the tests do and use."""
 
 _SERVER = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^\s:/,\[\]]+):([0-9]{1,5})$")
 _TOPIC = re.compile(r"^[a-zA-Z0-9._-]*$")

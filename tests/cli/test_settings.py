@@ -145,9 +145,11 @@ def test_keys_are_made_once_for_their_owner_alone(answer, tmp_path: Path):
 
     assert code == 0
     made_now = sorted(Path(path).name for path in before)
-    assert made_now == ["sample-s1", "seal-control-c1", "seal-executor-e1", "seal-router-r1"]
-    assert [row["mode"] for row in made["keys"]] == ["0600"] * 4
-    assert ([row["made"] for row in made["keys"]], [row["made"] for row in kept["keys"]]) == ([True] * 4, [False] * 4)
+    assert made_now == [
+        "sample-s1", "seal-console-w1", "seal-control-c1", "seal-desk-d1", "seal-executor-e1", "seal-router-r1",
+    ]  # fmt: skip
+    assert [row["mode"] for row in made["keys"]] == ["0600"] * 6
+    assert ([row["made"] for row in made["keys"]], [row["made"] for row in kept["keys"]]) == ([True] * 6, [False] * 6)
     assert {path: Path(path).read_bytes() for path in before} == before
     assert stat.S_IMODE((tmp_path / "state" / "keys").stat().st_mode) == 0o700
 
@@ -161,7 +163,9 @@ def test_a_key_under_another_id_is_enough(answer, tmp_path: Path):
     _, kept = answer("keys", "seal")
 
     names = [Path(row["path"]).name for row in kept["keys"]]
-    assert sorted(names) == ["sample-s1", "seal-control-c1", "seal-executor-e1", "seal-router-r2"]
+    assert sorted(names) == [
+        "sample-s1", "seal-console-w1", "seal-control-c1", "seal-desk-d1", "seal-executor-e1", "seal-router-r2",
+    ]  # fmt: skip
 
 
 def test_a_directory_that_cannot_be_written_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -32,9 +32,11 @@ VERBS = (
     "gates",
     "pin",
     "drill",
+    "farewell",
+    "user",
 )
 """Modules of this package; each registers its verbs on `app` through `register(app)`."""
-IN_A_HURRY = ("keys", "confirm", "kill", "release", "switches")
+IN_A_HURRY = ("keys", "confirm", "kill", "release", "switches", "farewell")
 """Verbs that are the name of their module: nothing else is loaded for them, which takes half of the time."""
 
 

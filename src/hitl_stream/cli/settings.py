@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,10 @@ class Flags:
     """Address that metrics listen on."""
     metrics_port: int | None = None
     """Port of /metrics, /livez, /readyz and /version; 0: any free one."""
+    store: str | None = None
+    """The console's view: path of an SQLite file, or a Postgres DSN without a password."""
+    people: str | None = None
+    """The console's accounts, the same."""
     adapter: str | None = None
     """What carries actions out: http, log (only says what it would do), or module:factory."""
     slot: int | None = None
@@ -67,6 +72,8 @@ SettingsFlags = Annotated[Flags, Parameter(name="*")]
 """The flags, as a parameter of a verb: `def verb(..., *, flags: SettingsFlags = NO_FLAGS)`."""
 NO_FLAGS = Flags()
 Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
+Toggle = Annotated[bool, Parameter(negative="")]
+Timeout = Annotated[timedelta, Parameter(name="--timeout")]
 
 
 def register(app: App) -> None:
