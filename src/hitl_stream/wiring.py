@@ -322,10 +322,15 @@ def desk_services(settings: Settings, judge: Judge = no_plugins, metrics: Metric
     """
     loaded = load_policy(settings)
     own_keys = seal.read_keys(settings.keys_dir, "seal-desk")
+    sample_key = list(seal.read_keys(settings.keys_dir, "sample").values())[-1]
     seat = _seat(settings, DESK, loaded, own_keys, metrics)
     topics = seat.topics
     asking = seals_at(settings.keys_dir, ASKING)
-    desk = Desk(DeskSettings(topics, own_keys, asking, seat.slot.instance), seat.policies, lambda: seat.view.audience)
+    desk = Desk(
+        DeskSettings(topics, own_keys, asking, sample_key, seat.slot.instance),
+        seat.policies,
+        lambda: seat.view.audience,
+    )
     spec = seat.lane(
         tuple(desk.inputs),
         DESK_TOPICS,

@@ -31,7 +31,7 @@ from hitl_stream.wire.seal import SealKey
 from hitl_stream.wire.signing import SigningKey, key_entry, new_signing_key, sign
 from hitl_stream.wire.topics import TopicSet
 from hitl_stream.wire.verdicts import verdict_value, view_of
-from support.make import DESK_KEY, NOW_MS, SEAL_KEY, FakeRecord, acme, make_router
+from support.make import DESK_KEY, NOW_MS, SAMPLE_KEY, SEAL_KEY, FakeRecord, acme, make_router
 
 CLUSTER = "cluster-1"
 CONSOLE = new_signing_key("console-1", "console", "service")
@@ -66,7 +66,7 @@ class Workplace:
             "executor": {EXECUTOR_KEY.key_id: EXECUTOR_KEY},
             "monitor": {MONITOR_KEY.key_id: MONITOR_KEY},
         }
-        settings = DeskSettings(TopicSet(partitions=1), {DESK_KEY.key_id: DESK_KEY}, asking)
+        settings = DeskSettings(TopicSet(partitions=1), {DESK_KEY.key_id: DESK_KEY}, asking, SAMPLE_KEY)
         self.desk = Desk(settings, Policies(policy, "d" * 64, self.control), lambda: CLUSTER)
         self.routing = self.router.state(IdBudget())
         self.state = self.desk.state()
@@ -254,8 +254,7 @@ class Workplace:
 
     def take(self, name: str) -> list[dict[str, Any]]:
         """Return the records that the desk has written to a topic since the last call."""
-        found = [json.loads(output.value) for output in self.left.pop(name, []) if output.value is not None]
-        return found
+        return [json.loads(output.value) for output in self.left.pop(name, []) if output.value is not None]
 
     def opened(self, *values: bytes) -> list[str]:
         """Propose actions, and return the items that they have opened."""

@@ -82,6 +82,8 @@ def _texts(action: Action) -> Iterator[str]:
 
 def _words(token: str) -> int:
     """Return as how many words something without white space counts."""
+    if len(token) <= WORD_CHARACTERS_MAX:
+        return int(any(map(str.isalnum, token)))
     letters = _letters(token)
     return ceil(letters / CHARACTERS_PER_WORD) if letters > WORD_CHARACTERS_MAX else min(letters, 1)
 

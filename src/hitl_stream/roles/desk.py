@@ -82,12 +82,14 @@ PURPOSES = {
 class DeskSettings:
     """What one installation says of its desk.
 
-    `own_keys` are the desk's, by id, the newest last; `asking` are those of the roles that may open an item.
+    `own_keys` are the desk's, by id, the newest last; `asking` are those of the roles that may open an item. By the
+    `sample_key`, which only routers and desks have, samples of batches are drawn.
     """
 
     topics: TopicSet
     own_keys: Mapping[str, SealKey]
     asking: Mapping[str, Mapping[str, SealKey]]
+    sample_key: SealKey
     instance: str = "local/desk/0"
 
 
@@ -163,7 +165,7 @@ class _Batch:
         self.policy: Compiled = desk.policies.at(moment.now_ms)
         switches = desk.control.switches
         self.writing = Writing(desk.papers, draft, moment, self.policy, switches, self._followed)
-        self.lots = Lots(self.writing)
+        self.lots = Lots(self.writing, desk.settings.sample_key)
 
     def _followed(self, index: int, lot: str, review: Review) -> None:
         self.lots.followed(index, lot, review)

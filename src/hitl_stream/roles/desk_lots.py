@@ -18,6 +18,7 @@ from hitl_stream.wire import judged
 from hitl_stream.wire.desk_records import GivenRow, lot_state, lot_value
 from hitl_stream.wire.items import score
 from hitl_stream.wire.records import Proof, time_text
+from hitl_stream.wire.seal import SealKey
 from hitl_stream.wire.verdicts import Given
 
 LET_GO_MAX = 500
@@ -30,10 +31,11 @@ BASELINES = ("class.level", "class.review")
 
 
 class Lots:
-    """The batches that one batch of records is about."""
+    """The batches that one batch of records is about; samples are drawn by `sample_key`."""
 
-    def __init__(self, writing: Writing) -> None:
+    def __init__(self, writing: Writing, sample_key: SealKey) -> None:
         self.writing = writing
+        self.sample_key = sample_key
 
     def taking(self, record: Record, card: Card, review: Review) -> Held | None:
         """Return the batch that takes an item, if its class has batches and its action names one."""
@@ -87,7 +89,7 @@ class Lots:
 
     def _score(self, root: bytes, place: int, leaf: bytes) -> bytes:
         """Return by what a member is drawn. The root holds every leaf; the place tells them apart."""
-        return score(self.writing.papers.key, root, place)
+        return score(self.sample_key, root, place)
 
     def followed(self, index: int, key: str, review: Review) -> None:
         """Tell a batch what became of an item of it."""
