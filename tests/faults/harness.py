@@ -40,6 +40,7 @@ from hitl_stream import wiring
 from hitl_stream.dev.broker import free_ports
 from hitl_stream.dev.site import make_control_keys
 from hitl_stream.lane.admin import apply
+from hitl_stream.lane.instances import seals_at
 from hitl_stream.lane.stable_offsets import stable_offsets
 from hitl_stream.lane.verify import Verifying, verify
 from hitl_stream.settings import Settings, load
@@ -659,6 +660,10 @@ async def judge(site_: Site, sent: dict[str, Sent], dead_expected: bool = False)
             keys=wiring.read_router_keys(site_.settings).seal,
             deep=True,
             window_ms=600_000,
+            others={role: keys for role, keys in seals_at(site_.settings.keys_dir).items() if role != wiring.ROUTER},
+            executors=wiring.group_of(site_.settings, wiring.EXECUTOR),
+            trust=site_.settings.trust,
+            policy=wiring.load_policy(site_.settings).digest,
         )
     )
     if not report.ok:

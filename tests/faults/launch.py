@@ -9,6 +9,8 @@ HITL_PLANT=…              one of `PLANTS`: a check that finds nothing wrong wi
 HITL_VIA_PORT=9092:4711   whatever Kafka's port is asked for, go to the other one, where a proxy listens
 HITL_SLEEP_IF=…           if this file is there, fall asleep (SIGSTOP) before a commit whose last check has passed
 HITL_DIE_IN_PASS=…        if this file is there, die (SIGKILL) in the middle of a pass
+For an executor alone:
+HITL_SLEEP_IN_CALL=…      if this file is there, fall asleep (SIGSTOP) as a platform call's request goes to the socket
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aiohttp.http_writer import StreamWriter
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.conn import AIOKafkaConnection
 
@@ -206,6 +209,24 @@ def die_in_pass(file: Path) -> None:
     batches_module.Batches._again = dying  # type: ignore[method-assign]
 
 
+def sleep_in_call(file: Path) -> None:
+    """Fall asleep where a call's request has left for the socket, and no timer and no switch can stop it any more."""
+    write, writelines = StreamWriter._write, StreamWriter._writelines
+
+    def written(self: StreamWriter, chunk: Any) -> None:
+        if bytes(chunk[:4]) == b"POST":
+            _happens(file, signal.SIGSTOP)
+        write(self, chunk)
+
+    def lines(self: StreamWriter, chunks: Any) -> None:
+        if bytes(chunks[0][:4]) == b"POST":
+            _happens(file, signal.SIGSTOP)
+        writelines(self, chunks)
+
+    StreamWriter._write = written  # type: ignore[method-assign]
+    StreamWriter._writelines = lines  # type: ignore[method-assign]
+
+
 def fence_nothing() -> None:
     """Take every fence for done."""
 
@@ -238,6 +259,8 @@ def main() -> None:
         control_module.RELEASE_MS_MIN = int(milliseconds)
     if role == "router":
         worsen_router()
+    elif file := os.environ.pop("HITL_SLEEP_IN_CALL", ""):
+        sleep_in_call(Path(file))
     elif os.environ.pop("HITL_FENCES", "") == "no":
         fence_nothing()
     from hitl_stream.cli.main import main as cli

@@ -13,16 +13,23 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from faults.harness import TENANT, Process, Site, explained, site
+from faults.harness import HERE, TENANT, Process, Site, explained, site
+from faults.test_control import is_ready, keys_of, trusted, until
 from hitl_stream import wiring
 from hitl_stream.core.action import Value
+from hitl_stream.core.commands import Contained, Engage
+from hitl_stream.core.events import Mode
 from hitl_stream.core.window import IdBudget
 from hitl_stream.dev.platform import Faults, Place, Platform
 from hitl_stream.lane.admin import apply
+from hitl_stream.lane.commander import commanding
+from hitl_stream.lane.heartbeats import listening
 from hitl_stream.lane.step import Moment, Output
 from hitl_stream.roles.policies import Policies
 from hitl_stream.roles.router import Router, RouterSettings
@@ -38,6 +45,7 @@ FIRST = "1.00000"
 STEP = "0.00001"
 ACCOUNTS, CAMPAIGNS = 12, 4
 DONE_S_MAX = 300.0
+CONTAINED_S_MAX = 20.0
 TICK_S = 0.05
 
 
@@ -57,11 +65,16 @@ class Dose:
 
 
 class Executor(Process):
-    """One process of `hitl run executor`."""
+    """One process of `hitl run executor`, or of `launch` in its place."""
 
-    def __init__(self, site_: Site, platform: Platform, slot: int, number: int) -> None:
-        options = json.dumps({"base_url": platform.url, "fence": True, "call_s": 1.0})
-        super().__init__(site_, wiring.EXECUTOR, slot, number, HITL_ADAPTER="http", HITL_ADAPTER_OPTIONS=options)
+    def __init__(
+        self, site_: Site, platform: Platform, slot: int, number: int, call_s: float = 1.0, **more: str
+    ) -> None:
+        options = json.dumps({"base_url": platform.url, "fence": True, "call_s": call_s})
+        launch = HERE / "launch.py" if more else None
+        super().__init__(
+            site_, wiring.EXECUTOR, slot, number, launch, HITL_ADAPTER="http", HITL_ADAPTER_OPTIONS=options, **more
+        )
 
 
 @dataclass
@@ -233,3 +246,78 @@ def test_executors_killed_at_any_time_apply_each_decision_once_and_say_so(
                 run.stop()
 
     within(scenario(), SECONDS_MAX)
+
+
+# --- asleep in a call -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.behaviour("F2", "E15")
+def test_an_executor_asleep_in_a_call_is_named_as_contained_and_the_platform_refuses_its_late_call(
+    kafka: str, seed: int, tmp_path: Path
+):
+    file = tmp_path / "sleep"
+
+    async def scenario() -> None:
+        async with site(kafka, 0) as here, Platform(seed=seed, provider=first_value) as platform:
+            await apply(here.client, here.topics, EXECUTOR_TOPICS)
+            executor = Executor(here, platform, 0, 0, call_s=10.0, HITL_SLEEP_IN_CALL=str(file))
+            try:
+                await until(lambda: is_ready(executor), "the executor is ready")
+                file.touch()
+                await feed(here, decisions(here, 1))
+                await until(executor.asleep, "the executor sleeps in its call")
+                halt, contained = await contained_under(here, ("global:*",))
+                executor.resume()
+                await until(lambda: bool(platform.calls_since(-1)), "the late call reaches the platform")
+                await until(lambda: platform.calls_since(-1)[0].end_ms is not None, "it is answered")
+                (call, *again) = platform.calls_since(-1)
+                effective_ms = await effective(here, halt)
+            finally:
+                executor.end()
+            # By its name; how many calls it had open nobody can know: it fell asleep before its next ack.
+            assert [one.instance.partition("/")[2] for one in contained] == ["executor/0"]
+            assert call.outcome == "too_late"
+            assert call.not_after_ms is not None
+            assert call.begin_ms > call.not_after_ms
+            assert [one.begin_ms for one in again if one.begin_ms > effective_ms] == []
+            assert platform.counts()["applied"] == 0
+            assert executor.trouble() == []
+
+    within(scenario(), 120.0)
+
+
+async def feed(here: Site, outputs: Sequence[tuple[str, Output]]) -> None:
+    """Append decisions to `execute`."""
+    async with producing(here.bootstrap, acks="all") as producer:
+        for _, one in outputs:
+            await producer.send_and_wait(
+                one.topic, one.value, one.key, partition=one.partition, headers=list(one.headers)
+            )
+
+
+async def contained_under(here: Site, scope: tuple[str, ...]) -> tuple[int, tuple[Contained, ...]]:
+    """Engage a HALT; return its epoch, and what the first heartbeat after it says that contains anything."""
+    make = partial(Engage, scope=scope, mode=Mode.HALT, reason="fault")
+    async with (
+        commanding(here.client, here.topics, keys_of(here)["ana"]) as commander,
+        listening(here.client, here.topics, *await trusted(here)) as beats,
+    ):
+        appended = await commander.append(make)
+        deadline = time.monotonic() + CONTAINED_S_MAX
+        while time.monotonic() < deadline:
+            for beat in await beats.hear(0.2):
+                assert beat.heartbeat.effective < appended.epoch, "nobody has answered for its call"
+                if beat.heartbeat.contained:
+                    return appended.epoch, beat.heartbeat.contained
+    raise AssertionError(f"no executor is CONTAINED after {CONTAINED_S_MAX:g} s")
+
+
+async def effective(here: Site, epoch: int) -> int:
+    """Return when a heartbeat says that an engagement is EFFECTIVE."""
+    async with listening(here.client, here.topics, *await trusted(here)) as beats:
+        deadline = time.monotonic() + CONTAINED_S_MAX
+        while time.monotonic() < deadline:
+            for beat in await beats.hear(0.2):
+                if beat.heartbeat.effective >= epoch:
+                    return beat.at_ms
+    raise AssertionError(f"the HALT at {epoch} is not EFFECTIVE after {CONTAINED_S_MAX:g} s")
