@@ -15,11 +15,12 @@ from hitl_stream.wire import records
 from hitl_stream.wire.codec import Decoded, decode_bytes
 from hitl_stream.wire.decided import Decided, read_decided
 from hitl_stream.wire.executed import exceptional_value
+from hitl_stream.wire.items import item_id
 from hitl_stream.wire.records import ACTION_MARK, decode_approved, decode_closed, decode_held
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, sealer
 from hitl_stream.wire.signing import new_signing_key
 from support.desk import ANA, CLUSTER, EXECUTOR_KEY, MINUTE, ROBOT, SECOND, Workplace
-from support.make import NOW_MS, SEAL_KEY, FakeRecord, action_bytes, change, iso, make_policy, post
+from support.make import DESK_KEY, NOW_MS, SEAL_KEY, FakeRecord, action_bytes, change, iso, make_policy, post
 
 BIG = {"changes": [change("1.00", "1.30")]}
 """A bid that goes up by 30 %: over its limit of 20 %, so that a trader is asked, within 15 minutes."""
@@ -204,6 +205,22 @@ def test_a_verdict_on_an_item_that_nobody_knows_is_refused_and_written_down(work
     work.work()
     (decision,) = work.take("decisions")
     assert (decision["effect"], decision["why"], decision["action"]) == ("refused", "unknown_item", None)
+
+
+def test_a_verdict_that_comes_before_its_item_is_refused_and_does_not_wait_for_it(work: Workplace):
+    item = item_id(DESK_KEY, "hitl.review", 0, 0)
+    work.say(item, hash=_hash_of(action_bytes(**BIG)))
+    work.now_ms += 1
+    assert asked(work) == item
+    assert work.take("decisions")[0]["why"] == "unknown_item"
+    assert work.review(item).state is State.OPEN
+    assert not work.left["execute"]
+
+
+def _hash_of(value: bytes) -> str:
+    decoded = decode_bytes(value)
+    assert isinstance(decoded, Decoded)
+    return decoded.hash
 
 
 @pytest.mark.parametrize(
