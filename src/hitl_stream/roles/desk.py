@@ -26,7 +26,6 @@ from hitl_stream.core.policy.compile import EXECUTE_BY_MAX_MS, Compiled
 from hitl_stream.core.review import (
     ENDS,
     OUT_OF_TIME,
-    TIER_MAX,
     Asked,
     Review,
     State,
@@ -36,6 +35,7 @@ from hitl_stream.core.review import (
     next_ms,
     overtaken,
 )
+from hitl_stream.core.tier import tier_of
 from hitl_stream.core.verdicts import BatchRelease, PairChoice, Skipped, Verdict
 from hitl_stream.lane.step import Moment, Record, Result, Step
 from hitl_stream.roles.desk_card import Card, exception_of, fields_of, held_of
@@ -235,7 +235,7 @@ class _Batch:
             opened_ms=routed_ms,
             execute_by_ms=execute_by_ms,
             latest_ms=routed_ms + EXECUTE_BY_MAX_MS if moves else None,
-            tier=self._tier(decision.type),
+            tier=tier_of(action, policy),
             floor_ms=floor_ms(action),
         )
         seal = (records.header(record.headers, SEAL_HEADER) or b"").decode("ascii", "replace")
@@ -270,12 +270,6 @@ class _Batch:
                 external = row.queue in queues and queues[row.queue].external
                 asked.append((row.queue, 1 if external else cls.people))
         return asked or [(cls.queue, cls.people)]
-
-    def _tier(self, kind: str) -> int:
-        spec = self.policy.policy.classes.get(kind)
-        if spec is None or "irreversible" in spec.consequence:
-            return TIER_MAX
-        return spec.tier or 1
 
     def _verdict(self, index: int, record: Record) -> None:
         keys = self.desk.control.keys
