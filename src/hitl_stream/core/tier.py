@@ -1,4 +1,4 @@
-"""How much care an item takes to approve: nothing of the highest tier is approved by one key, or faster than it is read.
+"""How much care an item takes to approve: nothing of the highest tier by one key, or faster than it can be read.
 
 A class names its tier. It is the highest where the action cannot be undone, where nobody has said what class it is, and
 where more money moves than `defaults.tier3_amount`; an amount that cannot be compared counts as more.
