@@ -90,6 +90,7 @@ def test_a_server_that_never_answers_is_given_up_within_the_limit(
     [
         ("verify", "--since", "yesterday"),
         ("verify", "--kafka", "nonsense"),
+        ("verify", "--view", "nothing.db"),
         ("explain",),
         ("explain", "act-without-a-tenant"),
         ("explain", "acme/"),

@@ -651,25 +651,32 @@ async def judge(site_: Site, sent: dict[str, Sent], dead_expected: bool = False)
     found.wrong += [f"{action_id}: never sent" for action_id in by_id if action_id not in sent]
     if found.ends["dead"] and not dead_expected:
         found.wrong.append(f"{found.ends['dead']} dead letters")
-    report = await verify(
-        Verifying(
-            client=site_.client,
-            topics=site_.topics,
-            group=site_.group,
-            inputs=(site_.name("actions"),),
-            keys=wiring.read_router_keys(site_.settings).seal,
-            deep=True,
-            window_ms=600_000,
-            others={role: keys for role, keys in seals_at(site_.settings.keys_dir).items() if role != wiring.ROUTER},
-            executors=wiring.group_of(site_.settings, wiring.EXECUTOR),
-            trust=site_.settings.trust,
-            policy=wiring.load_policy(site_.settings).digest,
-        )
-    )
+    report = await verify(verifying(site_))
     if not report.ok:
         found.broken = "violated: " + ", ".join(row.invariant for row in report.rows if row.violations)
         found.verify = "hitl verify: " + "; ".join(f"{v.invariant} {v.what} {v.places}" for v in report.violations[:5])
     return found
+
+
+def verifying(site_: Site) -> Verifying:
+    """Return what is verified of a site: everything that `hitl verify --deep` looks at."""
+    settings, loaded = site_.settings, wiring.load_policy(site_.settings)
+    keys = seals_at(settings.keys_dir)
+    return Verifying(
+        client=site_.client,
+        topics=site_.topics,
+        group=site_.group,
+        inputs=(site_.name("actions"),),
+        keys=keys.pop(wiring.ROUTER),
+        deep=True,
+        window_ms=600_000,
+        others=keys,
+        executors=wiring.group_of(settings, wiring.EXECUTOR),
+        trust=settings.trust,
+        policy=loaded.digest,
+        rules=loaded.policy,
+        desks=wiring.group_of(settings, wiring.DESK),
+    )
 
 
 async def passed_to(site_: Site) -> dict[int, int]:

@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from faults.harness import TENANT, Process, Site, all_records, explained, site
+from faults.harness import TENANT, Process, Site, all_records, explained, site, verifying
 from hitl_stream import wiring
+from hitl_stream.core.ledger import WHAT
 from hitl_stream.core.review import ENDS, State
 from hitl_stream.dev.reviewers import Reviewers, Robot
 from hitl_stream.lane.admin import apply, cluster_id
+from hitl_stream.lane.verify import verify
 from hitl_stream.wire.desk_records import is_lot
 from hitl_stream.wire.home import home
 from hitl_stream.wire.signing import read_signing_keys
@@ -36,6 +38,10 @@ ACCOUNTS = 24
 TICK_S = 0.05
 HASTE = 40.0
 """Robots read so many times as fast as people."""
+
+NOT_CHECKED = ("I13",)
+"""There is no view."""
+EXPECTED = {invariant: "not checked" if invariant in NOT_CHECKED else "ok" for invariant in WHAT}
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,17 @@ async def judge(site_: Site) -> tuple[list[str], Counter[str]]:
     return wrong, Counter(str(state) for state in states.values())
 
 
-@pytest.mark.behaviour("I6", "A2", "E1")
+async def plant(site_: Site) -> None:
+    """Write a judgement once more, as a desk would that had applied its verdict twice."""
+    record = await anext(aiter(all_records(site_, "decisions")))
+    async with producing(site_.bootstrap, acks="all") as producer:
+        headers = list(record.headers)
+        await producer.send_and_wait(
+            record.topic, record.value, key=record.key, partition=record.partition, headers=headers
+        )
+
+
+@pytest.mark.behaviour("I6", "I7", "A2", "E1")
 def test_desks_killed_at_any_time_apply_each_verdict_once(
     kafka: str, full: bool, seed: int, capsys: pytest.CaptureFixture[str]
 ):
@@ -202,13 +218,24 @@ def test_desks_killed_at_any_time_apply_each_verdict_once(
                     run.start(slot)
                 with explained(here):
                     await asyncio.gather(run.propose(), run.kill())
+                    during = await verify(verifying(here))
+                    assert during.ok, during.violations
                     await run.finish()
                     wrong, ends = await judge(here)
+                    report = await verify(verifying(here))
                     with capsys.disabled():
                         print(f"\n  desks (seed {seed}): {len(run.proposed)} proposed, {dose.kills} kills; ended "
                               f"{dict(ends)}; robots said {dict(reviewers.counts)}; {len(wrong)} wrong")  # fmt: skip
                     assert wrong == [], wrong[:20]
+                    assert report.ok, report.violations
+                    assert {row.invariant: row.verdict for row in report.rows} == EXPECTED
+                    assert {row.invariant: row.checked for row in report.rows}["I6"] > dose.items
+                    assert [note for note in report.notes if "I6" in note or "I7" in note or "I11" in note] == []
                     assert [line for one in run.all() for line in one.trouble()] == []
+                    await plant(here)
+                    assert "a verdict was answered twice" in [
+                        violation.what for violation in (await verify(verifying(here))).violations
+                    ]
                     assert reviewers.counts["repeated"]
                     assert reviewers.counts["contradicted"]
             finally:

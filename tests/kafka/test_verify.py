@@ -35,6 +35,8 @@ from support.oncall import FakeControl, OnCall
 pytestmark = pytest.mark.kafka
 HOME, AWAY = 1, 0
 """Where account acc-1 lives with two partitions, and where it does not."""
+OF_PEOPLE = {"I6", "I7", "I13"}
+"""What needs a desk, and a view."""
 NO_TRUST = "switches (I4, I5) were not checked: `trust`, the digest of the first keys record, is not set (HITL_TRUST)"
 
 
@@ -78,9 +80,10 @@ def test_a_good_history_passes_and_every_input_is_counted_once(place: Installati
         "pending.unanswered": 1, "pending.execute": 3, "pending.review": 1,
     }  # fmt: skip
     assert checked(report) == {
-        "I1": 10, "I2": 3, "I3": 3, "I4": 0, "I5": 0, "I8": 3, "I11": 0, "I14": 10, "form": 8, "seal": 6, "hash": 5,
+        "I1": 10, "I2": 3, "I3": 3, "I4": 0, "I5": 0, "I6": 0, "I7": 0, "I8": 3, "I11": 0, "I13": 0, "I14": 10,
+        "form": 8, "seal": 6, "hash": 5,
     }  # fmt: skip
-    assert {row.invariant for row in report.rows if row.verdict == "not checked"} == {"I4", "I5"}
+    assert {row.invariant for row in report.rows if row.verdict == "not checked"} == {"I4", "I5", *OF_PEOPLE}
 
 
 def test_exactly_the_lost_the_doubled_and_the_overtaken_are_found(place: Installation):
@@ -616,7 +619,7 @@ def test_what_a_router_decides_under_a_switch_that_covers_it_is_found(oncall: On
     assert found(report) == {"I4": 1}
     assert f"decided at epoch {epoch}, under switch {epoch}" in report.violations[0].what
     assert any("there are no heartbeats" in note for note in report.notes)
-    assert {row.invariant for row in report.rows if row.verdict == "not checked"} == {"I5"}
+    assert {row.invariant for row in report.rows if row.verdict == "not checked"} == {"I5", *OF_PEOPLE}
 
 
 def test_what_is_parked_under_a_switch_verifies(oncall: OnCall):
@@ -639,7 +642,7 @@ def test_without_a_control_log_that_can_be_believed_switches_are_not_checked(onc
     decide(router, action(1))
     report = within(verify(router.verifying(trust=trust)))
     assert report.ok
-    assert {row.invariant for row in report.rows if row.verdict == "not checked"} == {"I4", "I5"}
+    assert {row.invariant for row in report.rows if row.verdict == "not checked"} == {"I4", "I5", *OF_PEOPLE}
     assert any(said in note for note in report.notes)
 
 

@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import asdict
-from typing import Annotated, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 from cyclopts.types import PositiveInt
@@ -21,7 +21,7 @@ from hitl_stream.cli.topics import reading
 from hitl_stream.core.effective import EXECUTOR, ROLES
 from hitl_stream.core.errors import HitlError, UsageError
 from hitl_stream.core.events import ErrorClass
-from hitl_stream.core.ledger import Report
+from hitl_stream.core.ledger import Report, Violation
 from hitl_stream.core.policy.model import duration_ms
 from hitl_stream.lane import explain as explaining
 from hitl_stream.lane.admin import Client
@@ -36,7 +36,10 @@ from hitl_stream.wire import records, seal
 from hitl_stream.wire.policy_file import LoadedPolicy
 from hitl_stream.wire.records import header, time_text
 from hitl_stream.wire.seal import SealKey
-from hitl_stream.wiring import ROUTER, group_of, kafka_client, load_policy, topic_set
+from hitl_stream.wiring import DESK, ROUTER, group_of, kafka_client, load_policy, topic_set
+
+if TYPE_CHECKING:
+    from hitl_stream.console.compare import Compared
 
 PENDING = "pending."
 FIGURES = {
@@ -71,9 +74,11 @@ def verify(
     deep: Annotated[bool, Parameter(negative="")] = False,
     since: Since = None,
     group: str | None = None,
+    view: str | None = None,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
-    """Read the log from outside and check that nothing was lost, doubled, reordered, or left against a switch.
+    """Read the log from outside and check that nothing was lost, doubled, reordered, left against a switch, or ran
+    without the people whom it takes.
 
     Exit 1 if anything was.
 
@@ -87,9 +92,12 @@ def verify(
         Only inputs from so long ago on, such as 1h; not given: everything there is.
     group
         The router's consumer group; not given: the one that `hitl run router` would join.
+    view
+        Also compare a console's view with the topics: a Postgres DSN, or the path of an SQLite file.
     """
     settings = flags.load()
     keys = _seal_keys(settings)
+    desk_keys = keys.get(DESK)
     policy = _policy(settings)
     what = Verifying(
         client=kafka_client(settings),
@@ -104,14 +112,48 @@ def verify(
         executors=group_of(settings, EXECUTOR),
         trust=settings.trust,
         policy=None if policy is None else policy.digest,
+        rules=None if policy is None else policy.policy,
+        desks=group_of(settings, DESK),
     )
     started = time.monotonic()
-    report = reading(verify_log(what))
+    report = reading(_verified(what, view, desk_keys))
     if json:
         emit({**_report(report), "seconds": round(time.monotonic() - started, 3)})
     else:
         _print_report(report)
     return 0 if report.ok else FOUND
+
+
+async def _verified(what: Verifying, view: str | None, desk_keys: Mapping[str, SealKey] | None) -> Report:
+    """Verify the log, and the view where one is given."""
+    if view is None:
+        return await verify_log(what)
+    from hitl_stream.console.compare import compare, expect_view  # here: who has no view needs no database
+
+    expect_view(view)
+    report = await verify_log(what)
+    if not desk_keys:
+        note = "the view (I13) was not compared: no seal keys of the desk here (keys_dir)"
+        return replace(report, notes=(*report.notes, note))
+    return compared_too(report, await compare(what.client, what.topics, {"reviews": desk_keys}, view))
+
+
+def compared_too(report: Report, found: Compared) -> Report:
+    """Return a report that also says how a view compares with the topics (I13)."""
+    violations = [
+        Violation("I13", f"{one.name} {one.what}", (one.place,) if one.place else ()) for one in found.differences
+    ]
+    notes = [
+        f"{count} {words}"
+        for count, words in (
+            (found.moving, "items have changed since the view read them, and were not compared (I13)"),
+            (found.unjudged, "items stand in the view alone; the topics have lost their beginning (I13)"),
+            (found.unreadable, "records of reviews could not be read, and are in no view (I13)"),
+            (found.found - len(found.differences), "more differences between view and topics (I13)"),
+        )
+        if count
+    ]
+    return report.also("I13", found.items + found.lots, violations, notes)
 
 
 def _seal_keys(settings: Settings) -> dict[str, dict[str, SealKey]]:

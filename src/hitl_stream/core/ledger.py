@@ -10,8 +10,10 @@ knows no bytes and no Kafka.
 | I2 | one execute record per (tenant, action id, hash, attempt); a further attempt only after an executor sent the one before back; one result that applied; within the window, no id runs with other bytes too |
 | I3 | each execute record was still in time when it was committed, under a recorded policy, approved only where people had been asked; each result has its execute record, with the same hash |
 | I8 | what the machine decided runs in the order of its inputs, entity by entity: first attempts as they stand on `execute`, and calls as they stand on `results` |
-| I11 | each call began before the action's time was over |
+| I11 | each call began before the action's time was over; for verdicts see there |
 | I14 | what lies below a committed offset has its answer, and nothing at or after it has one: actions, `held`, `execute` |
+
+What people say (I6, I7) is `core.judgements`'s to fold, by way of `looked`; a view (I13) is compared by whoever has one.
 
 What people approved runs when they did: it is not judged by I8, but what the machine decided may not run after it.
 
@@ -34,8 +36,8 @@ import hashlib
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -72,8 +74,11 @@ WHAT: Mapping[Invariant, str] = {
     "I3": "nothing runs without a valid, unexpired decision",
     "I4": "nothing leaves against a switch that is EFFECTIVE",
     "I5": "every switch is EFFECTIVE within its bound",
+    "I6": "each verdict that counts is applied exactly once",
+    "I7": "who approves is asked, somebody else, and as many people as it takes",
     "I8": "what runs follows the order of its inputs",
-    "I11": "nothing is called after its deadline",
+    "I11": "nothing is decided or called after its time",
+    "I13": "the console's view is what the topics say",
     "I14": "offsets and answers commit together",
     "form": "every record on an output topic is one of ours",
     "seal": "every record between roles is sealed by its role",
@@ -145,6 +150,16 @@ class Report:
     def ok(self) -> bool:
         """Say whether nothing was violated."""
         return not any(row.violations for row in self.rows)
+
+    def also(
+        self, invariant: Invariant, checked: int, violations: Sequence[Violation], notes: Iterable[str] = ()
+    ) -> Report:
+        """Return this with what was looked at besides, for an invariant of which it says nothing."""
+        verdict: Literal["ok", "violated"] = "violated" if violations else "ok"
+        row = Row(invariant, WHAT[invariant], checked, len(violations), verdict)
+        rows = tuple(row if one.invariant == invariant else one for one in self.rows)
+        shown = (*self.violations, *violations[:SHOWN_MAX])
+        return replace(self, rows=rows, violations=shown, notes=(*self.notes, *notes))
 
 
 class Ran(Struct, frozen=True):
@@ -505,6 +520,12 @@ class Ledger:
         self._checked[invariant] += 1
         if fault is not None:
             self.violated(invariant, fault, at)
+
+    def looked(self, invariant: Invariant, fault: str | None, places: Sequence[str]) -> None:
+        """Do as `passed` for what shows in several records."""
+        self._checked[invariant] += 1
+        if fault is not None:
+            self._violated(invariant, fault, *places)
 
     def violated(self, invariant: Invariant, what: str, at: Place) -> None:
         """Say what is wrong with a record that was counted as looked at."""

@@ -21,7 +21,7 @@ from enum import IntEnum
 from typing import Literal, NamedTuple
 
 Parker = Literal["router", "desk", "executor"]
-Invariant = Literal["I1", "I2", "I3", "I4", "I5", "I8", "I11", "I14", "form", "seal", "hash"]
+Invariant = Literal["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I11", "I13", "I14", "form", "seal", "hash"]
 Kind = Literal["doubled", "lost", "ended twice", "out of turn"]
 """What a fault does to the sum of inputs; the last one does nothing to it."""
 

@@ -18,12 +18,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from hitl_stream.core.action import Action, Agent, Entity, Time, Value
+from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.ledger import Book, Called, Ledger, Place, Ran
 from hitl_stream.core.obeyed import COMMIT_MS_MAX, Obeyed, Recorded
 from hitl_stream.core.parking import keys_of
 from hitl_stream.core.standing import Copy, Invariant, Where
 from hitl_stream.core.switches import target_of
 from hitl_stream.lane.step import Record
+from hitl_stream.lane.verify_people import DESK, VERDICTS, Asked, People
 from hitl_stream.wire.codec import Undecodable, decode_bytes
 from hitl_stream.wire.records import (
     ACTION_MARK,
@@ -38,7 +40,6 @@ from hitl_stream.wire.records import (
     decode_via,
     head_of,
     header,
-    milliseconds,
 )
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER
 from hitl_stream.wire.topics import TopicSet
@@ -61,6 +62,8 @@ _REFUSED = {"late": Where.LATE, "duplicate": Where.DUPLICATE, "conflict": Where.
             "policy": Where.POLICY, "unsealed": Where.UNSEALED}  # fmt: skip
 _ENDS = {"rejected": Where.REJECTED, "expired": Where.EXPIRED, "stale": Where.STALE, "superseded": Where.SUPERSEDED}
 _STATUS = {"executed": Where.EXECUTED, "failed": Where.FAILED, "unresolved": Where.UNRESOLVED}
+PEOPLE_END = frozenset(_ENDS.values())
+"""How the desk closes actions."""
 _EXPIRED_AT_ROUTER = frozenset({"admission.expired", "held.expired"})
 _FORGED_RULE = "identity.seal"
 _EXECUTORS = "executor."
@@ -88,6 +91,7 @@ class _Head(Struct):
     policy: str = ""
     epoch: int = -1
     execute_by: Time | None = None
+    moment: str = ""
     ce: dict[str, str] = {}
     action: Raw = msgspec.field(default_factory=Raw)
 
@@ -157,9 +161,17 @@ class Against:
 class Facts:
     """Reads records of an installation's topics and tells the ledger; `inputs` are the Kafka names of action topics."""
 
-    def __init__(self, topics: TopicSet, inputs: Sequence[str], ledger: Ledger, against: Against) -> None:
+    def __init__(
+        self,
+        topics: TopicSet,
+        inputs: Sequence[str],
+        ledger: Ledger,
+        against: Against,
+        people: People | None = None,
+    ) -> None:
         self.ledger = ledger
         self.against = against
+        self.people = people
         self.unchecked: Counter[str] = Counter()
         """Records by role that may have written them, of which there is no key here."""
         self.candidates: dict[int, list[Candidate]] = {}
@@ -167,13 +179,15 @@ class Facts:
         self.left_out = 0
         """Execute records beyond `CANDIDATES_MAX`."""
         self._count = 0
-        self._execute, self._held = topics.name("execute"), topics.name("held")
+        self._execute, self._held, self._verdicts = (topics.name(name) for name in ("execute", "held", VERDICTS))
         self._takers: dict[str, Batch] = dict.fromkeys(inputs, self._inputs)
         for name, where in DECISIONS.items():
             self._takers[topics.name(name)] = self._each(self._decision_taker(where))
         self._takers[topics.name("closed")] = self._each(self._take_closed)
         self._takers[topics.name(RESULTS)] = self._each(self._take_result)
         self._takers[topics.name("dlq")] = self._each(self._take_dead)
+        for name, take in ({} if people is None else people.takers(self._sealed)).items():
+            self._takers[topics.name(name)] = self._each(take)
 
     def take(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         """Take in the next records of one partition."""
@@ -194,21 +208,24 @@ class Facts:
             if record.offset >= book.start:
                 book.input(record.offset, record.timestamp)
             if record.headers and (via := header(record.headers, VIA_HEADER)) is not None:
-                self._moved(book, record.offset, via)
+                self._came(book, record, via, (topic, partition, record.offset))
 
-    def _moved(self, target: Book, at: int, via: bytes) -> None:
+    def _came(self, target: Book, record: Record, via: bytes, at: Place) -> None:
+        """Take in what says how it came here: moved from its place, or written by a person in another's place."""
         try:
             read = decode_via(via)
         except (ValueError, RecursionError):
             return  # a publisher's invention; the router refuses it
         place = _PLACE.fullmatch(read.from_)
+        if read.role == DESK and self.people is not None:
+            self.people.proposed(record, via, at)
         if read.role != "router" or place is None:
             return
         source = self.ledger.books.get(place[1])
         if source is None:
             self.ledger.foreign += 1
         else:
-            self.ledger.moved(source, int(place[3]), target, at)
+            self.ledger.moved(source, int(place[3]), target, record.offset)
 
     # --- decisions ----------------------------------------------------------------------------------------------------
 
@@ -234,6 +251,8 @@ class Facts:
         by = head.parked.by if head.parked is not None else "router"
         roles = ("router",) if by == "router" else (by, "router")
         role = self._sealed(record, at, DECISION, found.head, roles)
+        if self.people is not None and by == DESK and role in (DESK, UNKNOWN):
+            self.people.parked(_asked(head), at, sure=role == DESK)
         if role and found.book is not None:
             again = True if by == "router" else None if role == UNKNOWN else role == "router"
             copy = Copy(record.offset, found.origin.attempt, by, again)
@@ -247,8 +266,11 @@ class Facts:
         if isinstance(decoded, Undecodable):
             self.ledger.passed("form", f"an execute record whose action cannot be read: {decoded.why}", at)
             return
-        for fault in self._invalid(head):
+        faults = list(self._invalid(head))
+        for fault in faults:
             self.ledger.violated("I3", fault, at)
+        if self.people is not None and head.routed is not None:
+            self.people.approved(record.value or b"", head.routed.head.encode(), at, sound=not faults)
         book, origin, action = found.book, found.origin, decoded.action
         if book is None:
             return
@@ -330,6 +352,9 @@ class Facts:
             return
         roles = _closers(head)
         role = self._sealed(record, at, CLOSED, found.head, roles)
+        by_desk = role == DESK or (role == UNKNOWN and roles[0] == DESK and where in PEOPLE_END)
+        if self.people is not None and by_desk:
+            self.people.closed(_asked(head), where, at)
         if not role or found.book is None:
             return
         origin = found.origin
@@ -384,6 +409,8 @@ class Facts:
             self.ledger.answered(book, int(place[3]), Where.DEAD, at)
             return
         self.ledger.later += 1
+        if place[2] == self._verdicts and self.people is not None:
+            self.people.dead(at=(int(place[1].rpartition("/")[2]), int(place[3])))
         if place[2] in (self._held, self._execute):
             self._bury(record, place[2], at)
 
@@ -487,6 +514,11 @@ def _closers(head: _Closed) -> tuple[str, ...]:
     if head.end == "expired" and head.why == "execute_by" and not _EXPIRED_AT_ROUTER.isdisjoint(rules):
         return ("router",)
     return ("desk", "executor")
+
+
+def _asked(head: _Head) -> Asked:
+    """Return what names the decision that people were asked about."""
+    return head.tenant, head.action_id, head.hash, head.moment
 
 
 def _identity(head: _Head) -> bytes:

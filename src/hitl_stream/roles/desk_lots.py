@@ -179,6 +179,8 @@ class Lots:
             if turn is None:
                 continue
             card = Card.read(kept.value)
+            # What was drawn has approvals of its own, by whoever judged the sample.
+            by_release = kept.review.state is State.LOT and turn.effect is not Effect.REFUSED
             if turn.effect is Effect.REFUSED:
                 alone = full(
                     structs.replace(kept.review, state=State.LOT),
@@ -188,7 +190,8 @@ class Lots:
                 assert alone is not None  # a member that is not drawn can be opened
                 turn = alone
             path = tuple(beside.hex() for beside in tree.path(place))
-            card = structs.replace(card, state=structs.replace(card.state, given=held.given))
+            if by_release:
+                card = structs.replace(card, state=structs.replace(card.state, given=held.given))
             proof = Proof(size=len(lot.members), index=place, path=path)
             self.writing.follow(-1, held.partition, card, turn, kept, proof=proof)
         done = self.writing.moment.now_ms + KEEP_ENDED_MS if until == len(lot.members) else None

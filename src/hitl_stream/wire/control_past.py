@@ -17,7 +17,6 @@ from hitl_stream.core.events import Rejection
 from hitl_stream.core.policy.rules import NO_RULES, Rules, rules_of
 from hitl_stream.wire.control_log import ControlLog
 
-
 T = TypeVar("T")
 
 
