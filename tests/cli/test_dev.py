@@ -1,4 +1,4 @@
-"""`hitl publish`, `hitl simulate`, `hitl broker`."""
+"""`hitl publish`, `hitl simulate`, `hitl broker`, and what `hitl demo` is told."""
 
 from __future__ import annotations
 
@@ -135,6 +135,13 @@ def test_simulate_replays_a_metric(tmp_path: Path, flags: tuple[str, ...]):
     assert (done.returncode, json.loads(done.stdout)["sent"]) == (0, 2)
     assert wrong.returncode == 2
     assert "no column 'timestamp'; there are 'when', 'cpc'" in wrong.stderr
+
+
+def test_reviewers_that_there_are_not_are_named_before_anything_starts(tmp_path: Path):
+    done = hitl(tmp_path, "demo", "--reviewers", "careful,hasty")
+
+    assert done.returncode == 2
+    assert "--reviewers careful,hasty: there is no 'hasty'; give careful, lazy, both, or none" in done.stderr
 
 
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])

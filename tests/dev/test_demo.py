@@ -60,7 +60,7 @@ def test_a_stranger_sees_every_answer_within_seconds_and_nothing_is_lost(tmp_pat
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["conservation"] == "ok"
     assert report["rate"] >= 200
-    assert report["answered"] == report["actions"] == RATE * 8
+    assert report["answered"] == report["actions"] == RATE * 8 + report["people"]["proposed"]
     assert all(report["outcomes"][name] for name in ("EXECUTE", "REVIEW", "ESCALATE", "REFUSE"))
     assert report["recommended"]
     assert report["dead"]
@@ -68,8 +68,21 @@ def test_a_stranger_sees_every_answer_within_seconds_and_nothing_is_lost(tmp_pat
     assert 0 < report["latency"]["p50_ms"] <= report["latency"]["p99_ms"]
     assert report["broker"] == "noida"
     assert 8 <= report["seconds"] < 12, "eight, and what a busy machine adds to the last batch"
-    assert sum(sum(counts.values()) for counts in report["classes"].values()) + sum(report["dead"].values()) == RATE * 8
+    by_class = sum(sum(counts.values()) for counts in report["classes"].values())
+    assert by_class + sum(report["dead"].values()) == report["answered"]
+    assert {"I1", "I2", "I3", "I4", "I5", "I11"} <= set(report["checked"])
     assert_nothing_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_nobody_reviews_where_nobody_shall_and_what_waits_is_said(tmp_path: Path):
+    done = hitl(tmp_path, "demo", "--seconds", "3", "--reviewers", "none", "--json")
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["conservation"] == "ok"
+    assert not any(report["people"]["verdicts"].values())
+    assert sum(report["people"]["open"].values()) + report["people"]["in_batches"] >= report["pending"] > 0
 
 
 @pytest.mark.slow
@@ -101,8 +114,10 @@ def test_a_second_terminal_finds_it_and_a_second_demo_is_refused(tmp_path: Path)
         assert "a demo runs already" in second.stderr
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
+    for name in ("people", "still open", "conservation"):
+        assert any(line.startswith(name) for line in out.splitlines()), out
     assert_nothing_left(tmp_path)
 
 

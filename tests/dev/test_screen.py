@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 from io import StringIO
 
 import pytest
 from msgspec import structs
 from rich.console import Console
 
+from hitl_stream.dev.people_tally import Pace
 from hitl_stream.dev.screen import Place, View, line, screen, summary
 from hitl_stream.dev.stops import Stop
 from hitl_stream.dev.tally import NOTICES_MAX, Notice, Numbers, Tally
 
+OPENED, OPENED_MS = "2026-11-21T07:10:00.000Z", 1_795_245_000_000
 PLACE = Place("noida", "127.0.0.1:20123", "hitl.actions", "http://127.0.0.1:9464/metrics", 4, "demo", 300.0, 60.0)
 
 
@@ -42,11 +46,74 @@ def test_it_fits(width: int, height: int, classes: int):
     assert max(map(len, lines)) <= width
 
 
+def staffed(people: int = 3) -> View:
+    """Return a moment at which people have decided something."""
+    seen = view()
+    seen.tally.people.words.update(approve=180, reject=30, change=12, escalate=4, release=1)
+    seen.tally.people.effects.update(applied=210, waiting=17, refused=2)
+    seen.tally.people.executed = 165
+    for n in range(people):
+        name, dwell_s = (f"lazy-{n}", 1.2) if n % 2 == 0 else (f"careful-{n}", 7.4)
+        seen.tally.people.paces[name] = Pace(60 - n, (60 - n) * dwell_s, (60 - n) * 2.0)
+    for n in range(14):
+        item = {"item": f"i{n}", "state": "OPEN", "queue": "brand" if n == 13 else "trading", "opened": OPENED}
+        seen.tally.people.take("reviews", f"i{n}".encode(), json.dumps(item).encode())
+    return structs.replace(seen, place=structs.replace(PLACE, haste=4.0), now_ms=OPENED_MS + 75_000)
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 30), (80, 24), (120, 40), (110, 32), (200, 60), (80, 16)])
+@pytest.mark.parametrize("people", [0, 1, 3, 14])
+def test_it_fits_with_people_too(width: int, height: int, people: int):
+    lines = drawn(staffed(people), width, height)
+
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+
+
+def test_a_small_terminal_shows_what_people_do_in_three_lines():
+    seen = staffed()
+    seen.tally.answers["class.number.0", "EXECUTE"] = 123_000
+    lines = drawn(seen, 80, 24)
+
+    at = lines.index(next(one for one in lines if one.startswith("people decide (robots here, 4 times as fast)")))
+    assert lines[at + 1].split()[:13] == (
+        ["decided", "approve", "180", "reject", "30", "change", "12", "escalate", "4", "release", "1", "ran", "165"]
+    )
+    assert lines[at + 2].split() == ["open", "14", "trading", "13", "01:15", "brand", "1", "01:15"]
+    assert lines[at + 3].startswith("reviewers lazy-0 60 looks 1.2 s   careful-1 59 looks 7.4 s")
+    assert "some that did not simply run" in lines[at + 4]
+    assert not any("…" in one for one in lines[:3]), "nothing is cut in the head"
+    head = next(one for one in lines if one.startswith("type of action"))
+    assert head.split()[3:9] == ["EXECUTE", "REVIEW", "ESCALATE", "REFUSE", "RECOMMEND", "in"]
+
+
+def test_a_large_one_gives_each_of_them_a_line():
+    lines = drawn(staffed(), 120, 40)
+
+    rows = [one.replace("reviewers", "").split() for one in lines if "/min" in one]
+    assert rows[0] == ["lazy-0", "60", "55/min", "looks", "1.2", "s,", "reading", "takes", "2.0", "s"]
+    assert [row[0] for row in rows] == ["lazy-0", "careful-1", "lazy-2"]
+
+
+def test_the_looks_of_those_who_do_not_read_are_red():
+    console = Console(file=StringIO(), width=120, height=40, force_terminal=True, color_system="standard")
+    with console.capture() as capture:
+        console.print(screen(staffed(2), 120, 40))
+
+    red = re.findall(r"\x1b\[31m([^\x1b]*)\x1b", capture.get())
+    assert "looks 1.2 s" in red
+    assert "looks 7.4 s" not in red
+
+
+def test_without_reviewers_it_says_that_nobody_is_here():
+    assert any(one.startswith("what waits for people; nobody is here") for one in drawn(view(), 100, 30))
+
+
 def test_at_a_hundred_by_thirty_everything_is_there():
     text = "\n".join(lines := drawn(view(), 100, 31))
 
     assert len(lines) == 31
-    assert sum("ESCALATE" in one for one in lines) == NOTICES_MAX + 1
+    assert sum("ESCALATE" in one for one in lines) == NOTICES_MAX - 3
     assert "…" not in lines[0]
     for part in ("01:05 of 01:00", "1,234,567", "300/s", "1,250 ms", "class.number.10", "other types", "[bold]"):
         assert part in text
@@ -70,7 +137,8 @@ def test_nothing_seen_yet_is_drawn_too():
 
 def test_a_line_says_it_all_where_there_is_no_terminal():
     assert line(view()).startswith(
-        "01:05  in 1,234,567 (300/s)  out 1,234,000 (300/s)  waiting 567  executed 0  parked 0  p50 12 ms"
+        "01:05  in 1,234,567 (300/s)  out 1,234,000 (300/s)  waiting 567  executed 0  parked 0  "
+        "people decided 0, open 0  p50 12 ms"
     )
 
 

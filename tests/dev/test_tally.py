@@ -18,6 +18,7 @@ AT_MS = 1_795_245_000_000
 class Seen:
     value: bytes | None = None
     headers: Sequence[tuple[str, bytes]] = ()
+    key: bytes | None = None
 
 
 def answer(outcome: str = "EXECUTE", type_: str = "bid.adjust", **fields: object) -> Seen:
@@ -55,6 +56,52 @@ def test_a_move_is_no_new_action():
     seen.take("actions", [Seen(b"{}"), Seen(b"{}", [("hitl-via", b"{}")])], AT_MS)
 
     assert (seen.arrived, seen.moved) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("via", "counts"),
+    [
+        (b'{"role": "desk"}', (1, 0, 1)),
+        (b'{"role": "router"}', (0, 1, 0)),
+        (b"not json", (0, 1, 0)),
+        (b"[]", (0, 1, 0)),
+    ],
+)
+def test_what_a_person_proposes_is_an_action_and_what_comes_home_is_none(via: bytes, counts: tuple[int, int, int]):
+    seen = tally()
+    seen.take("actions", [Seen(b"{}", [("hitl-via", via)])], AT_MS)
+
+    assert (seen.arrived, seen.moved, seen.people.proposed) == counts
+
+
+def test_a_dead_letter_answers_an_action_only_if_it_was_one():
+    seen = tally()
+    seen.take("actions", [Seen(b"{}")], AT_MS)
+    for topic in ("hitl.verdicts", "hitl.reviews"):
+        seen.take("dlq", [Seen(b"", [("hitl-error", b"seal"), ("hitl-source", f"{topic}/0/7".encode())])], AT_MS)
+    assert (seen.waiting, seen.unread, seen.people.heard) == (1, 2, 1)
+
+    seen.take("dlq", [Seen(b"", [("hitl-error", b"seal"), ("hitl-source", b"hitl.actions/0/0")])], AT_MS)
+    assert (seen.waiting, seen.dead.total()) == (0, 1)
+
+
+def test_what_people_approve_is_no_second_answer_and_is_seen_to_run():
+    seen = tally()
+    seen.take("review", [answer("REVIEW", id=at("1#0"))], AT_MS)
+    seen.take("execute", [answer("REVIEW", id=at("1#0"), verdicts=["jws"], by=["tess"])], AT_MS)
+    assert (seen.answered, seen.running, seen.people.approved, seen.resumed) == (1, 1, 1, 0)
+
+    done = {"id": at("1#0"), "status": "executed", "by": ["tess"]}
+    seen.take("results", [Seen(json.dumps(done).encode()), Seen(b'{"id": "x/0/2#0", "status": "executed"}')], AT_MS)
+
+    assert (seen.running, seen.people.executed, seen.results["executed"]) == (0, 1, 2)
+
+
+def test_an_exception_is_neither_an_answer_nor_an_audit_copy():
+    seen = tally()
+    seen.take("escalation", [answer("ESCALATE", purpose="exception")], AT_MS)
+
+    assert (seen.answered, seen.audit, seen.exceptions) == (0, 0, 1)
 
 
 def test_an_audit_copy_is_no_answer():

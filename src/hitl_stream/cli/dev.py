@@ -24,12 +24,14 @@ from hitl_stream.client import Publisher
 from hitl_stream.core.errors import UnreachableError, UsageError
 from hitl_stream.dev.broker import Absent, fetch_jars, find
 from hitl_stream.dev.demo import CONSERVED, Plan, Report, demo
+from hitl_stream.dev.people_tally import WORDS, People
 from hitl_stream.dev.publish import Published, publish_file
+from hitl_stream.dev.reviewers import TEMPERS, Temper
 from hitl_stream.dev.screen import InLines, OnTerminal, summary
 from hitl_stream.dev.simulator import Scenario, Simulation, Source, Summary, drive, from_csv
 from hitl_stream.logs import escaped
 from hitl_stream.settings import Settings
-from hitl_stream.wiring import ROUTER, group_of, topic_set
+from hitl_stream.wiring import DESK, EXECUTOR, ROUTER, group_of, topic_set
 
 T = TypeVar("T")
 FOUND = 1
@@ -69,7 +71,8 @@ def simulate(
     seconds
         How long.
     scenario
-        What happens: normal, demo (as normal, with more of what is rare), runaway-agent, flood.
+        What happens: normal, demo (as normal, with more of what is rare), runaway-agent, flood, posts-week (batches of
+        120 captions), first-lines (rounds of 500, of which 130 fail the gate of the demo's policy).
     seed
         The same seed gives the same actions.
     from_csv
@@ -246,11 +249,13 @@ def run_demo(
     seed: int = 0,
     kafka: str | None = None,
     broker: Literal["noida", "jar"] | None = None,
+    reviewers: str = "careful,lazy",
     json: Json = False,
 ) -> int:
-    """Run everything on this machine, with nothing to install: a broker, a router, simulated agents.
+    """Run everything on this machine, with nothing to install: a broker, every role, simulated agents and people.
 
-    Exit 0 only if every action got exactly one answer. Ctrl-C ends it early.
+    Exit 0 only if every action got exactly one answer; what people have not decided by then waits, and is said. Ctrl-C
+    ends it early.
 
     Parameters
     ----------
@@ -259,21 +264,26 @@ def run_demo(
     rate
         Actions a second.
     scenario
-        What they do: demo (a bit of everything), normal, runaway-agent, flood.
+        What they do: demo (a bit of everything), normal, runaway-agent, flood, posts-week (batches of 120 captions; a
+        rate of 10 is one in 12 s), first-lines (rounds of 500, of which 130 ask people).
     seed
         The same seed gives the same actions.
     kafka
         Use this Kafka, HOST:PORT, under a prefix that is removed afterwards.
     broker
         Which broker to start: noida (the default where installed) or jar (Apache Kafka).
+    reviewers
+        Who decides what waits for people: robots that are careful (they read, and say no to what is too much), lazy
+        (they approve within two seconds), both, or none.
     json
         One object on stdout at the end.
     """
+    tempers = _tempers(reviewers)
     # On somebody's cluster it takes topics that nobody else has. With `kafka` given, a running demo is not looked for.
     prefix = "hitl." if kafka is None else f"hitl-demo-{os.getpid()}."
     settings = values.load(kafka=kafka or "127.0.0.1:9092", prefix=prefix)
-    group = group_of(settings, ROUTER)
-    plan = Plan(seconds, rate, scenario, seed, settings.state_dir, prefix, group, kafka, broker)
+    groups = {role: group_of(settings, role) for role in (ROUTER, DESK, EXECUTOR)}
+    plan = Plan(seconds, rate, scenario, seed, settings.state_dir, prefix, groups, kafka, broker, tempers)
     logs.configure("auto", "error", stream=sys.stderr)
     with OnTerminal(err) if err.is_terminal else InLines(err) as watcher:
         report = _run(demo(plan, watcher))
@@ -282,6 +292,17 @@ def run_demo(
     else:
         out.print(summary("hitl demo: what the topics hold", report.tally, _said(report)))
     return 0 if report.conservation == CONSERVED else FOUND
+
+
+def _tempers(text: str) -> tuple[Temper, ...]:
+    """Return the tempers that a list names, each once; `none` names nobody."""
+    if text == "none":
+        return ()
+    names = text.split(",")
+    unknown = [name for name in names if name not in TEMPERS]
+    if unknown:
+        raise UsageError(f"--reviewers {text}: there is no {unknown[0]!r}; give {', '.join(TEMPERS)}, both, or none")
+    return tuple(temper for temper in TEMPERS if temper in names)
 
 
 def _said(report: Report) -> dict[str, str]:
@@ -295,10 +316,32 @@ def _said(report: Report) -> dict[str, str]:
         "refused": closed,
         "sent home": f"{tally.moved:,} that came to another partition",
         "audit": f"{tally.audit:,} copies for a person to judge blind",
+        **_of_people(tally.people),
         "answer time": f"p50 {latency.quantile(0.5)} ms, p99 {latency.quantile(0.99)} ms, proposed to seen committed",
-        "conservation": "ok: every action has exactly one answer" if ok else f"NOT OK: {report.conservation}",
+        "conservation": f"ok: {_answers(report)}" if ok else f"NOT OK: {report.conservation}",
     }
     return {name: text for name, text in rows.items() if text}
+
+
+def _answers(report: Report) -> str:
+    return f"every action has exactly one answer; checked {', '.join(report.checked)}; {report.pending:,} wait"
+
+
+def _of_people(people: People) -> dict[str, str]:
+    """Say what people did, and what they left."""
+    words = ", ".join(f"{word} {people.words[word]:,}" for word in WORDS if people.words[word])
+    beside = [f"{effect} {n:,}" for effect in ("conflict", "late") if (n := people.effects[effect])]
+    beside += [f"refused as {why} {n:,}" for why, n in people.refusals.most_common()]
+    queues = ", ".join(f"{name} {queue.items:,}" for name, queue in people.queues().items())
+    batches = f"; {people.in_batches:,} more wait for the rest of their batch" if people.in_batches else ""
+    paces = (f"{name} {pace.items:,} ({pace.dwell_mean_s:.1f} s)" for name, pace in people.paces.items())
+    besides = f" ({', '.join(beside)})" if beside else ""
+    return {
+        "people": f"{words or 'nobody decided anything'}{besides}",
+        "approvals": f"{people.executed:,} of {people.approved:,} executed" if people.approved else "",
+        "looked": escaped(", ".join(paces)),
+        "still open": f"{people.open:,}{f' ({queues})' if queues else ''}{batches}",
+    }
 
 
 # --- broker -----------------------------------------------------------------------------------------------------------

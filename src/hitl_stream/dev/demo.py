@@ -1,13 +1,14 @@
-"""`hitl demo`: a broker, a router, control and agents that never were, in one process tree; watched, drained, counted.
+"""`hitl demo`: a broker, the roles, agents and people that never were, in one process tree; watched, drained, counted.
 
 In this order, and taken down in the reverse:
 1. a directory of its own for state, keys and logs, and a guard that removes it should this process be killed;
 2. a broker (or somebody's Kafka, under a prefix that goes afterwards), topics, keys, the first record of control;
-3. the router and the control role, a child process each, so that one can be killed alone; `demo.json`, so that `hitl`
-   in a second terminal finds all this;
-4. a reader of every topic, then the agents, until their time is up or a signal comes;
-5. silence: every action has its answer, or `DRAIN_SECONDS_MAX` are over;
-6. the router stops, then control, and what the topics hold is verified.
+3. router, desk, executor and control, a child process each, so that one can be killed alone; `demo.json`, so that
+   `hitl` in a second terminal finds all this;
+4. a reader of every topic, then robots for the people, and the agents, until their time is up or a signal comes;
+5. silence: the robots go home, every action has its answer and every verdict too, or `DRAIN_SECONDS_MAX` are over. What
+   people have not decided stays open, and is said;
+6. desk, router, executor and control stop, and what the topics hold is verified.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -37,26 +38,35 @@ from hitl_stream.client import Publisher
 from hitl_stream.core.errors import BrokenError, UnreachableError, UsageError
 from hitl_stream.core.ledger import Report as Ledger
 from hitl_stream.core.policy.compile import compile_policy
+from hitl_stream.core.policy.model import Policy
 from hitl_stream.dev.broker import BrokerChoice, Kind, _start_guard, find, free_ports, ready
+from hitl_stream.dev.people_tally import WORDS
 from hitl_stream.dev.platform import Platform
+from hitl_stream.dev.reviewers import Reviewers, Temper, crew
 from hitl_stream.dev.screen import Place, View, Watcher
 from hitl_stream.dev.simulator import Scenario, Simulation, Summary, drive
 from hitl_stream.dev.site import begin_trust
 from hitl_stream.dev.stops import Stops, following
 from hitl_stream.dev.tally import Tally
 from hitl_stream.lane import admin
+from hitl_stream.lane.instances import seals_at
 from hitl_stream.lane.verify import Verifying, verify
 from hitl_stream.wire import seal
-from hitl_stream.wire.policy_file import parse
-from hitl_stream.wire.topics import CONTROL_TOPICS, EXECUTOR_TOPICS, ROUTER_TOPICS, TopicSet
+from hitl_stream.wire.policy_file import LoadedPolicy, parse
+from hitl_stream.wire.signing import read_signing_keys
+from hitl_stream.wire.topics import CONTROL_TOPICS, DESK_TOPICS, EXECUTOR_TOPICS, ROUTER_TOPICS, TopicSet
 
 PARTITIONS = 4
 SECOND = "ben"
 """Who confirms what `ana` asks for, such as a release."""
 ADAPTER = {"adapter": "hitl_stream.dev.platform:agreeing_adapter"}
-TOPICS = tuple(dict.fromkeys((*ROUTER_TOPICS, *CONTROL_TOPICS, *EXECUTOR_TOPICS)))
-COUNTED = (*(name for name in ROUTER_TOPICS if name != "facts"), "results")
-"""The topics whose records are counted: actions in, answers out, and what became of calls."""
+CONSOLE_KEY = "console-1"
+TOPICS = tuple(dict.fromkeys((*ROUTER_TOPICS, *CONTROL_TOPICS, *EXECUTOR_TOPICS, *DESK_TOPICS)))
+PEOPLE_TOPICS = ("reviews", "verdicts", "decisions", "observations")
+COUNTED = (*(name for name in ROUTER_TOPICS if name != "facts"), "results", *PEOPLE_TOPICS)
+"""The topics whose records are counted: actions in, answers out, what became of calls, and what people did."""
+HASTE = 4.0
+"""Robots work so many times as fast as people: somebody who watches has a minute."""
 METRICS_PORT = 9464
 """The usual one if it is free: Prometheus as we configure it looks there."""
 KINDS: tuple[Kind, ...] = ("noida", "jar")
@@ -67,6 +77,10 @@ LOOK_SECONDS = 0.1
 READY_SECONDS_MAX = 30.0
 """Python starts, joins the group and opens its partitions in two, on two idle cores."""
 DRAIN_SECONDS_MAX = 30.0
+HOME_SECONDS_MAX = 5.0
+"""Robots that cannot say what they wanted to say are left behind."""
+HEARD_SECONDS_MAX = 5.0
+"""Verdicts are answered in well under one; nobody waits longer for those of people who have gone home."""
 STOP_SECONDS_MAX = 30.0
 POLL_MS = 50
 LOG_LINES_SHOWN = 12
@@ -82,7 +96,8 @@ _Admin: Any = AIOKafkaAdminClient
 class Plan:
     """What to run. `kafka` names a cluster of somebody else's; `state_dir` is where a second terminal looks.
 
-    `prefix` and `group` are those that the router will use: one that nobody else has, where the cluster is not ours.
+    `prefix` and `groups`, by role, are those that router, desk and executor will use: ones that nobody else has, where
+    the cluster is not ours. `reviewers` are the tempers of the robots who decide; with none of them everything waits.
     """
 
     seconds: float
@@ -91,9 +106,10 @@ class Plan:
     seed: int
     state_dir: Path
     prefix: str
-    group: str
+    groups: Mapping[str, str]
     kafka: str | None = None
     kind: Kind | None = None
+    reviewers: tuple[Temper, ...] = ("careful", "lazy")
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,10 @@ class Report:
     seconds: float
     broker: str
     conservation: str
+    pending: int = 0
+    """Actions that wait still, for people mostly."""
+    checked: tuple[str, ...] = ()
+    """The invariants that were looked at."""
 
     @property
     def rate(self) -> float:
@@ -128,8 +148,34 @@ class Report:
             "dead": dict(tally.dead),
             "moved": tally.moved,
             "audit": tally.audit,
+            "exceptions": tally.exceptions,
+            "executed": tally.results["executed"],
+            "people": self._people(),
             "latency": {"p50_ms": tally.latency.quantile(0.50), "p99_ms": tally.latency.quantile(0.99)},
+            "pending": self.pending,
+            "checked": list(self.checked),
             "conservation": self.conservation,
+        }
+
+    def _people(self) -> dict[str, Any]:
+        people = self.tally.people
+        return {
+            "verdicts": {word: people.words[word] for word in WORDS},
+            "effects": dict(people.effects),
+            "refused": dict(people.refusals),
+            "approved": people.approved,
+            "executed": people.executed,
+            "proposed": people.proposed,
+            "open": {name: queue.items for name, queue in people.queues().items()},
+            "in_batches": people.in_batches,
+            "reviewers": {
+                name: {
+                    "items": pace.items,
+                    "dwell_s": round(pace.dwell_mean_s, 1),
+                    "floor_s": round(pace.floor_mean_s, 1),
+                }
+                for name, pace in people.paces.items()
+            },
         }
 
 
@@ -163,38 +209,72 @@ async def _run(
         plan.scenario,
         plan.rate,
         plan.seconds,
+        HASTE if plan.reviewers else 0.0,
     )
+    client = {"bootstrap_servers": bootstrap}
     started = time.monotonic()
-    ports = [{"metrics_port": port} for port in free_ports(2)]
+    ports = [{"metrics_port": port} for port in free_ports(3)]
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         ads = await enter(Platform(adopt=True))
         router = await enter(_child("router", settings, home))
         control = await enter(_child("control", settings | ports[0], home))
         executor = await enter(_child("executor", settings | ports[1] | ADAPTER, home, base_url=ads.url))
-        children = (router, executor, control)
-        await _ready(children, metrics)
+        desk = await enter(_child("desk", settings | ports[2], home))
+        children = (desk, router, executor, control)
+        await _ready(children, {router: metrics, desk: f"http://127.0.0.1:{ports[2]['metrics_port']}"})
         watcher.said(f"roles      ready after {time.monotonic() - started:.1f} s, {place.metrics}")
         announce.write(settings)
-        stops = await enter(following({"bootstrap_servers": bootstrap}, topics, settings["trust"]))
+        stops = await enter(following(client, topics, settings["trust"]))
+        reviewers = await _reviewers(plan, client, topics, Path(settings["keys_dir"]), policy.policy)
         with _stopping() as stop:
             async with _reading(bootstrap, topics, tally) as reader:
-                sent = await _watch(plan, watcher, place, tally, reader, children, stops, stop)
+                sent = await _watch(plan, watcher, place, tally, reader, children, stops, stop, reviewers)
         for child in children:
             await _end(child)
     watcher.said("verifying  what the topics hold")
-    window_ms = compile_policy(policy.policy, policy.digest, time.time_ns() // 1_000_000).reach.ids_ms
-    what = Verifying(
-        {"bootstrap_servers": bootstrap},
-        topics,
-        plan.group,
-        (topics.name("actions"),),
-        keys=seal.read_keys(Path(settings["keys_dir"]), "seal-router"),
-        deep=True,
-        window_ms=window_ms,
+    found = await verify(_what(plan, client, topics, settings, policy))
+    return Report(
+        tally,
+        sent.sent,
+        sent.seconds,
+        kind,
+        _judged(found, tally),
+        found.counts["pending"],
+        tuple(row.invariant for row in found.rows),
     )
-    conservation = _judged(await verify(what), tally)
-    return Report(tally, sent.sent, sent.seconds, kind, conservation)
+
+
+def _what(
+    plan: Plan, client: dict[str, str], topics: TopicSet, settings: Mapping[str, Any], policy: LoadedPolicy
+) -> Verifying:
+    """Return what is verified at the end: everything that `hitl verify --deep` looks at."""
+    keys = seals_at(Path(settings["keys_dir"]))
+    return Verifying(
+        client,
+        topics,
+        plan.groups["router"],
+        (topics.name("actions"),),
+        keys=keys.pop("router"),
+        deep=True,
+        window_ms=compile_policy(policy.policy, policy.digest, time.time_ns() // 1_000_000).reach.ids_ms,
+        others=keys,
+        executors=plan.groups["executor"],
+        trust=settings["trust"],
+        policy=policy.digest,
+        rules=policy.policy,
+        desks=plan.groups["desk"],
+    )
+
+
+async def _reviewers(
+    plan: Plan, client: dict[str, str], topics: TopicSet, keys: Path, policy: Policy
+) -> Reviewers | None:
+    """Return the robots who stand for the people, if there shall be any."""
+    if not plan.reviewers:
+        return None
+    key, audience = read_signing_keys(keys)[CONSOLE_KEY], await admin.cluster_id(client)
+    return Reviewers(client, topics, key, audience, policy, crew(policy, plan.reviewers), plan.seed, HASTE)
 
 
 async def _watch(
@@ -206,31 +286,56 @@ async def _watch(
     children: Sequence[_Child],
     stops: Stops,
     stop: asyncio.Event,
+    reviewers: Reviewers | None,
 ) -> Summary:
-    """Let the agents act, show it, then wait until everything is answered."""
+    """Let the agents act and people decide, show it, then wait until everything is answered."""
     started = time.monotonic()
     tally.start(started)
 
     def show(phase: str) -> None:
         _still_there(children, reader)
-        now = time.monotonic()
-        watcher.shown(View(place, tally, tally.look(now), now - started, phase, stops.engaged, stops.silent))
+        now, now_ms = time.monotonic(), time.time_ns() // 1_000_000
+        watcher.shown(View(place, tally, tally.look(now), now - started, phase, stops.engaged, stops.silent, now_ms))
 
     agents = asyncio.ensure_future(_agents(plan, place))
-    try:
-        while not agents.done() and not stop.is_set():
-            show("running")
-            await asyncio.wait((agents,), timeout=LOOK_SECONDS)
-    finally:
-        agents.cancel()
-        with suppress(asyncio.CancelledError):
-            sent = await agents
-    until = time.monotonic() + DRAIN_SECONDS_MAX
+    async with _at_work(reviewers) as people:
+        try:
+            while not agents.done() and not stop.is_set():
+                show("running")
+                if people is not None and people.done():
+                    raise BrokenError(f"the robots who review ended by themselves: {people.exception()!r:.400}")
+                await asyncio.wait((agents,), timeout=LOOK_SECONDS)
+        finally:
+            agents.cancel()
+            with suppress(asyncio.CancelledError):
+                sent = await agents
+    ended = time.monotonic()
+
+    def quiet() -> bool:
+        heard = not tally.people.unheard or time.monotonic() > ended + HEARD_SECONDS_MAX
+        return heard and not tally.waiting and not tally.running
+
     # The end first: what is read while it is asked for may be an action that still waits.
-    while time.monotonic() < until and (not await reader.at_the_end() or tally.waiting or tally.running):
+    while time.monotonic() < ended + DRAIN_SECONDS_MAX and not (await reader.at_the_end() and quiet()):
         show("draining")
         await asyncio.sleep(LOOK_SECONDS)
     return sent
+
+
+@asynccontextmanager
+async def _at_work(reviewers: Reviewers | None) -> AsyncIterator[asyncio.Task[None] | None]:
+    """Let people decide until their work is over; what they have begun they leave, and nobody waits for them."""
+    if reviewers is None:
+        yield None
+        return
+    people = asyncio.ensure_future(reviewers.run())
+    try:
+        yield people
+    finally:
+        people.cancel()
+        await asyncio.wait((people,), timeout=HOME_SECONDS_MAX)
+        if people.done() and not people.cancelled():
+            people.exception()  # what ended them was said, or comes too late to matter
 
 
 async def _agents(plan: Plan, place: Place) -> Summary:
@@ -374,6 +479,7 @@ async def _settings(home: Path, bootstrap: str, topics: TopicSet) -> dict[str, A
     seal.create_key(keys, "seal-router", "r1")
     seal.create_key(keys, "seal-executor", "e1")
     seal.create_key(keys, "seal-control", "c1")
+    seal.create_key(keys, "seal-desk", "d1")
     seal.create_key(keys, "sample", "s1")
     copy = home / "demo.yaml"
     copy.write_text(POLICY.read_text("utf-8"), "utf-8")
@@ -407,7 +513,7 @@ def _free(port: int) -> int:
             return free_ports(1)[0]
 
 
-# --- 3. router and control --------------------------------------------------------------------------------------------
+# --- 3. the roles -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -456,20 +562,24 @@ async def _child(role: str, settings: dict[str, Any], home: Path, **adapter: str
         guard.wait()
 
 
-async def _ready(children: Sequence[_Child], metrics: str) -> None:
-    """Wait until the router is, which it is not before control has given it a lease."""
+async def _ready(children: Sequence[_Child], asked: Mapping[_Child, str]) -> None:
+    """Wait until those `asked`, by where they say so, are ready: not before control has given them a lease."""
     until = time.monotonic() + READY_SECONDS_MAX
+    waiting = dict(asked)
     async with aiohttp.ClientSession() as session:
-        while time.monotonic() < until:
+        while waiting and time.monotonic() < until:
             for child in children:
                 if child.process.returncode is not None:
                     raise child.failed(f"did not start (exit {child.process.returncode})")
-            with suppress(aiohttp.ClientError, TimeoutError, OSError):
-                async with session.get(f"{metrics}/readyz", timeout=aiohttp.ClientTimeout(total=1)) as answer:
-                    if answer.status == 200:
-                        return
-            await asyncio.sleep(LOOK_SECONDS)
-    raise children[0].failed(f"was not ready within {READY_SECONDS_MAX:g} s")
+            for child, url in list(waiting.items()):
+                with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    async with session.get(f"{url}/readyz", timeout=aiohttp.ClientTimeout(total=1)) as answer:
+                        if answer.status == 200:
+                            del waiting[child]
+            if waiting:
+                await asyncio.sleep(LOOK_SECONDS)
+    for child in waiting:
+        raise child.failed(f"was not ready within {READY_SECONDS_MAX:g} s")
 
 
 def _still_there(children: Sequence[_Child], reader: _Reader) -> None:
@@ -506,7 +616,7 @@ def _log_end(path: Path) -> str:
 
 
 class _Reader:
-    """Feeds every committed record of the router's topics to the tally."""
+    """Feeds every committed record of the topics that are counted to the tally."""
 
     def __init__(self, consumer: Any, topics: TopicSet, tally: Tally) -> None:
         self.consumer = consumer

@@ -18,7 +18,7 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -28,11 +28,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from hitl_stream.core.action import Action
 from hitl_stream.core.batch import Stage, may_release
-from hitl_stream.core.dwell import floor_ms, floor_of
+from hitl_stream.core.dwell import floor_of
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.quantity import UndefinedError, as_decimal
 from hitl_stream.core.review import Review, State, may_decide
-from hitl_stream.core.verdicts import BatchRelease, Edit, Judged, Verdict
+from hitl_stream.core.verdicts import BatchRelease, Edit, Verdict
 from hitl_stream.wire.codec import Decoded, decode_bytes
 from hitl_stream.wire.desk_records import (
     LotState,
@@ -105,12 +105,42 @@ class Ready:
     lot: LotState
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a robot says of an item or a batch: the word, whose, where it goes, signed, on which bytes, seeing what."""
+
+    word: str
+    name: str
+    partition: int
+    value: bytes
+    hash: str
+    shown: str
+
+
+@dataclass(frozen=True)
+class _Card:
+    """What stands in an item's record."""
+
+    raw: bytes
+    decision: Held
+    action: Action
+
+    @classmethod
+    def of(cls, value: bytes) -> _Card:
+        state = decode_review(value)
+        raw = bytes(state.action)
+        decision = decision_of(state.routed, raw)
+        decoded = decode_bytes(raw, decision.ce)
+        assert isinstance(decoded, Decoded)  # the desk has read it
+        return cls(raw, decision, decoded.action)
+
+
 @dataclass
 class Reviewers:
     """Robots at work. `audience` is the cluster's id, `haste` how many times as fast as people they are.
 
-    `repeats` and `conflicts` are shares: the same verdict once more, another person's a moment later. `counts` tells
-    what was said.
+    `repeats` and `conflicts` are shares: the same verdict once more, another person's a moment later. `clock` tells the
+    seconds since 1970, `counts` what was said.
     """
 
     client: Mapping[str, Any]
@@ -123,6 +153,7 @@ class Reviewers:
     haste: float = 1.0
     repeats: float = 0.0
     conflicts: float = 0.0
+    clock: Callable[[], float] = time.time
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -207,18 +238,14 @@ class Reviewers:
                 await self._news.wait()
                 continue
             try:
-                if name in self._ready:
-                    await self._release(robot, name, producer)
-                else:
-                    await self._judge(robot, name, producer)
+                await self._attend(robot, name, producer)
             finally:
-                self._busy.discard(name)
-                self._news.set()  # it may ask another person, too
+                self.done(name)
 
     def next_for(self, robot: Robot) -> str | None:
         """Return what this robot looks at next, and take it: a batch to release, else the oldest item that asks it.
 
-        Nobody else looks at it until it is judged, as with a claim.
+        Nobody else looks at it until this one is `done`, as with a claim.
         """
         for name, ready in self._ready.items():
             if name not in self._busy and may_release(lot_of(ready.lot), robot.name, (robot.role,), self.policy):
@@ -228,77 +255,74 @@ class Reviewers:
                 return self._taken(item)
         return None
 
+    def done(self, name: str) -> None:
+        """Take note that nobody looks at an item or a batch any more."""
+        self._busy.discard(name)
+        self._news.set()  # it may ask another person, too
+
     def _taken(self, name: str) -> str:
         self._busy.add(name)
         return name
 
-    async def _judge(self, robot: Robot, item: str, producer: Any) -> None:
-        partition = self._open[item].partition
-        state = decode_review(self._open[item].value)
-        raw = bytes(state.action)
-        decision = decision_of(state.routed, raw)
-        decoded = decode_bytes(raw, decision.ce)
-        assert isinstance(decoded, Decoded)  # the desk has read it
-        painted_s = time.time()
-        dwell_s = self._dwell_s(robot, decoded.action)
+    async def _attend(self, robot: Robot, name: str, producer: Any) -> None:
+        """Look at an item or a batch, and say what there is to say."""
+        ready, painted_s, dwell_s = self._ready.get(name), self.clock(), self.dwell_s(robot, name)
         await asyncio.sleep(dwell_s / self.haste)
-        if item not in self._open:
+        if self._ready.get(name) != ready or (ready is None and name not in self._open):
             return  # somebody was faster
-        opinion = self.opinion(robot, decoded.action, decision)
-        self._policy = decision.policy
-        shown = orjson.dumps({"item": item, "action": orjson.Fragment(raw)}).decode()
-        jws = self._signed(robot, item, decision.hash, opinion, painted_s, dwell_s, shown, decision.policy)
-        topic = self.topics.name("verdicts")
-        self._forget(item)  # first: what the desk answers may be read before this goes on
-        await producer.send_and_wait(topic, jws, partition=partition)
-        self.counts[opinion.word] += 1
-        self._said.append((partition, jws))
+        said = self.answer(robot, name, painted_s, dwell_s)
+        await self._send(producer, said.partition, said.value)
+        self.counts[said.word] += 1
+        if ready is not None:
+            return
+        self._said.append((said.partition, said.value))
         if self._random.random() < self.repeats:
-            again_partition, again = self._random.choice(self._said)
-            await producer.send_and_wait(topic, again, partition=again_partition)
+            await self._send(producer, *self._random.choice(self._said))
             self.counts["repeated"] += 1
         if self._random.random() < self.conflicts:
-            await self._contradict(robot, item, decision, painted_s, shown, partition, producer)
+            await self._contradict(robot, said, painted_s, producer)
 
-    async def _contradict(
-        self, robot: Robot, item: str, decision: Any, painted_s: float, shown: str, partition: int, producer: Any
-    ) -> None:
+    async def _send(self, producer: Any, partition: int, value: bytes) -> None:
+        await producer.send_and_wait(self.topics.name("verdicts"), value, partition=partition)
+
+    def answer(self, robot: Robot, name: str, painted_s: float, dwell_s: float) -> Said:
+        """Return what a robot says now of an item or a batch; it is done with it, unless the desk asks again."""
+        ready = self._ready.pop(name, None)
+        if ready is not None:
+            return self._release(robot, ready, painted_s, dwell_s)
+        found = self._open[name]
+        self._forget(name)  # before it is sent: what the desk answers may be read first
+        card = _Card.of(found.value)
+        opinion = self.opinion(robot, card.action, card.decision)
+        self._policy = card.decision.policy
+        shown = orjson.dumps({"item": name, "action": orjson.Fragment(card.raw)}).decode()
+        return self._signed(robot, name, found.partition, card.decision.hash, opinion, painted_s, dwell_s, shown)
+
+    async def _contradict(self, robot: Robot, said: Said, painted_s: float, producer: Any) -> None:
         """Let a colleague, who has the same card open, say something else a moment later."""
         colleague = next((one for one in self.robots if one.role == robot.role and one.name != robot.name), None)
         if colleague is None:
             return
         other = Opinion(self._random.choice(("approve", "reject")), code="other", note="as I see it")
-        jws = self._signed(colleague, item, decision.hash, other, painted_s, 5.0, shown, decision.policy)
-        await producer.send_and_wait(self.topics.name("verdicts"), jws, partition=partition)
+        again = self._signed(colleague, said.name, said.partition, said.hash, other, painted_s, 5.0, said.shown)
+        await self._send(producer, again.partition, again.value)
         self.counts["contradicted"] += 1
 
-    async def _release(self, robot: Robot, name: str, producer: Any) -> None:
-        """Let a batch go whose sample is good."""
-        ready = self._ready[name]
-        painted_s = time.time()
-        dwell_s = self._times(robot, floor_of(RELEASE_WORDS, 0))
-        await asyncio.sleep(dwell_s / self.haste)
-        if self._ready.get(name) != ready:
-            return  # it has changed: released by somebody else, or gone
-        value = self.release_value(robot, ready.lot, painted_s, dwell_s)
-        self._ready.pop(name, None)
-        await producer.send_and_wait(self.topics.name("verdicts"), value, partition=ready.partition)
-        self.counts["release"] += 1
-
-    def release_value(self, robot: Robot, lot: LotState, painted_s: float, dwell_s: float) -> bytes:
-        """Return the signed release of a batch that is ready: of all its members, by their root."""
+    def _release(self, robot: Robot, ready: Ready, painted_s: float, dwell_s: float) -> Said:
+        """Let a batch go whose sample is good: all its members, by their root."""
+        lot = ready.lot
         card = {"batch": lot.lot, "size": lot.size, "root": lot.root, "good": lot.good, "bad": lot.bad}
-        shown = orjson.dumps(card).decode()
-        claims = self._claims(robot, painted_s, dwell_s, shown, self._policy)
-        release = BatchRelease(batch=lot.lot, size=lot.size, root=lot.root or "", **claims)
-        return verdict_value(self.key, release, shown)
+        shown, root = orjson.dumps(card).decode(), lot.root or ""
+        claims = self._claims(robot, painted_s, dwell_s, shown)
+        release = BatchRelease(batch=lot.lot, size=lot.size, root=root, **claims)
+        return Said("release", lot.lot, ready.partition, verdict_value(self.key, release, shown), root, shown)
 
     def _signed(
-        self, robot: Robot, item: str, digest: str, opinion: Opinion, painted_s: float, dwell_s: float, shown: str,
-        policy: str,
-    ) -> bytes:  # fmt: skip
-        verdict: Judged = Verdict(
-            **self._claims(robot, painted_s, dwell_s, shown, policy),
+        self, robot: Robot, item: str, partition: int, digest: str, opinion: Opinion, painted_s: float, dwell_s: float,
+        shown: str,
+    ) -> Said:  # fmt: skip
+        verdict = Verdict(
+            **self._claims(robot, painted_s, dwell_s, shown),
             item=item,
             hash=digest,
             verdict=opinion.word,
@@ -306,12 +330,12 @@ class Reviewers:
             code=opinion.code,
             note=opinion.note,
         )
-        return verdict_value(self.key, verdict, shown)
+        return Said(opinion.word, item, partition, verdict_value(self.key, verdict, shown), digest, shown)
 
-    def _claims(self, robot: Robot, painted_s: float, dwell_s: float, shown: str, policy: str) -> dict[str, Any]:
+    def _claims(self, robot: Robot, painted_s: float, dwell_s: float, shown: str) -> dict[str, Any]:
         """Return what any judgement claims that is given now; a robot in haste looked as long as it would have."""
         self._numbers += 1
-        now_s = time.time()
+        now_s = self.clock()
         return {
             **claims_by(self.key, self.audience, f"robot-{self._session}-{self._numbers}", int(now_s)),
             "by": robot.name,
@@ -319,17 +343,15 @@ class Reviewers:
             "painted": _time(now_s - max(dwell_s, now_s - painted_s)),
             "decided": _time(now_s),
             "view": view_of(shown),
-            "policy": policy,
+            "policy": self._policy,
             "epoch": -1,
         }
 
-    def _dwell_s(self, robot: Robot, action: Action) -> float:
-        return self._times(robot, floor_ms(action))
-
-    def _times(self, robot: Robot, least_ms: int) -> float:
-        """Return for how many seconds a robot looks at what takes at least so long to read."""
+    def dwell_s(self, robot: Robot, name: str) -> float:
+        """Return for how many seconds a robot looks at an item or a batch."""
         if robot.temper == "lazy":
             return self._random.uniform(*LAZY_S)
+        least_ms = floor_of(RELEASE_WORDS, 0) if name in self._ready else self._open[name].review.floor_ms
         return least_ms / 1000 * self._random.uniform(*CAREFUL_FACTOR)
 
     def opinion(self, robot: Robot, action: Action, decision: Held) -> Opinion:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from itertools import islice
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hitl_stream.core.escape import escaped
+from hitl_stream.dev.people_tally import WORDS, Pace, People
 from hitl_stream.dev.stops import Stop
 from hitl_stream.dev.tally import DEAD, NOTICES_MAX, OUTCOMES, RECOMMEND, Numbers, Tally
 
@@ -27,8 +29,10 @@ REFRESH_SECONDS = 0.5
 WIDTH_MAX = 110
 """Wider lines are harder to read."""
 HEIGHT_FIXED = 9
-"""Lines beside classes and notices: title, switches, three rules, the table's head and total, two commands."""
+"""Lines beside classes, people and notices: title, switches, three rules, the table's head and total, two commands."""
 NOTICES_MIN = 3
+HEIGHT_WITH_PEOPLE = 20
+"""A lower screen has no room for people."""
 STYLES: Mapping[str, str] = {
     "EXECUTE": "green",
     "REVIEW": "yellow",
@@ -38,7 +42,22 @@ STYLES: Mapping[str, str] = {
     RECOMMEND: "cyan",
     DEAD: "bright_red",
 }
+TITLE = ": agents propose; the router runs it, asks a person, or refuses"
+KILL = "hitl kill --scope agent:bidder-1"
 FIGURES_WIDTH = 30
+NARROW = 100
+"""Below so many columns the figures have no rates, and the title is short."""
+FIGURES_WIDTH_NARROW = 21
+PEOPLE_LINES = 3
+"""What people decided, what is open, who they are; with more room each of them has a line."""
+PACES_MAX = 7
+WORD_STYLES: Mapping[str, str] = {
+    "approve": "green",
+    "reject": "red",
+    "change": "yellow",
+    "escalate": "magenta",
+    "release": "cyan",
+}
 
 
 class Place(Struct, frozen=True):
@@ -52,6 +71,8 @@ class Place(Struct, frozen=True):
     scenario: str
     rate: float
     seconds: float
+    haste: float = 0.0
+    """How many times as fast as people the robots are who stand for them; 0: there are none."""
 
 
 class View(Struct, frozen=True):
@@ -64,6 +85,7 @@ class View(Struct, frozen=True):
     phase: str
     stops: tuple[Stop, ...] = ()
     silent: bool = False
+    now_ms: int = 0
 
 
 class Watcher(Protocol):
@@ -147,6 +169,7 @@ def line(view: View) -> str:
         f"{clock(view.elapsed_s)}  in {tally.arrived:,} ({numbers.in_per_s:,.0f}/s)  "
         f"out {tally.answered:,} ({numbers.out_per_s:,.0f}/s)  waiting {tally.waiting:,}  "
         f"executed {tally.results['executed']:,}  parked {tally.parked:,}  "
+        f"people decided {tally.people.words.total():,}, open {tally.people.open:,}  "
         f"p50 {_ms(numbers.p50_ms)}  p99 {_ms(numbers.p99_ms)}  {counts}  dead {tally.dead.total():,}"
     )
 
@@ -154,29 +177,40 @@ def line(view: View) -> str:
 def screen(view: View, width: int, height: int) -> RenderableType:
     """Draw everything within `width` × `height`: what does not fit is left out of the list of notices first."""
     width = min(width, WIDTH_MAX)
+    narrow = width < NARROW
     classes = len(view.tally.of_class())
-    rows_max = max(3, height - HEIGHT_FIXED - NOTICES_MIN)
-    notices = max(0, min(NOTICES_MAX, height - HEIGHT_FIXED - min(classes, rows_max)))
+    people = PEOPLE_LINES if height >= HEIGHT_WITH_PEOPLE else 0
+    left = height - HEIGHT_FIXED - people - bool(people)
+    rows_max = max(3, left - NOTICES_MIN)
+    left -= min(classes, rows_max)
+    notices = max(0, min(NOTICES_MAX, left))
+    if people:
+        people += max(0, min(len(view.tally.people.paces) - 1, PACES_MAX - 1, left - notices))
     body = Table.grid(expand=True)
     body.add_column(ratio=1)
-    body.add_column(width=FIGURES_WIDTH)
-    body.add_row(answers(view.tally, rows_max), _figures(view, min(classes, rows_max) + 2))
-    parts: list[RenderableType] = [_title(view), _stops(view), _rule("every action gets exactly one answer"), body]
+    body.add_column(width=FIGURES_WIDTH_NARROW if narrow else FIGURES_WIDTH)
+    body.add_row(answers(view.tally, rows_max, narrow=narrow), _figures(view, min(classes, rows_max) + 2, narrow))
+    parts: list[RenderableType] = [
+        _title(view, narrow), _stops(view), _rule("every action gets exactly one answer"), body,
+    ]  # fmt: skip
+    if people:
+        parts += [_rule(_who(view.place)), _people(view, people)]
     if notices:
         parts += [_rule("some that did not simply run, newest first"), _notices(view.tally, notices)]
-    parts += [_rule("in a second terminal"), _commands(view)]
+    parts += [_rule("in a second terminal"), _commands(view, narrow)]
     frame = Table.grid(expand=False, padding=(0, 0))
     frame.add_column(width=width)
     frame.add_row(Group(*parts))
     return frame
 
 
-def _title(view: View) -> RenderableType:
+def _title(view: View, narrow: bool) -> RenderableType:
     place = view.place
     grid = Table.grid(expand=True)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     grid.add_column(justify="right", no_wrap=True)
-    what = Text.assemble(("hitl demo", "bold"), ": agents propose; the router runs it, asks a person, or refuses")
+    text = ": agents propose; it runs, or people decide" if narrow else TITLE
+    what = Text.assemble(("hitl demo", "bold"), text)
     grid.add_row(what, f"{view.phase}  {clock(view.elapsed_s)} of {clock(place.seconds)}")
     return grid
 
@@ -198,14 +232,19 @@ def _rule(text: str) -> Rule:
     return Rule(Text(text, style="dim"), align="left", style="dim", characters="─")
 
 
-def answers(tally: Tally, rows_max: int) -> Table:
-    """Return answers by class and outcome; the smallest classes are put together where there are too many."""
+def answers(tally: Tally, rows_max: int, *, narrow: bool = False) -> Table:
+    """Return answers by class and outcome; the smallest classes are put together where there are too many.
+
+    `narrow`: in 58 columns, so that what was parked takes the place of what was only recommended.
+    """
     by_outcome = tally.of_outcome()
-    shown = [name for name in OUTCOMES if name != "HOLD" or by_outcome[name]]
+    rest_of_it = RECOMMEND if narrow and by_outcome["HOLD"] else "HOLD"
+    shown = [name for name in OUTCOMES if name != rest_of_it or (by_outcome[name] and not narrow)]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
     table.add_column(Text("type of action", style="dim"), no_wrap=True, min_width=17)
     for name in shown:
-        table.add_column(Text(name, style=STYLES[name]), justify="right", no_wrap=True, min_width=8)
+        width = len(name) if narrow else 8
+        table.add_column(Text(name, style=STYLES[name]), justify="right", no_wrap=True, min_width=width)
     classes = list(tally.of_class().items())
     kept, rest = (classes, []) if len(classes) <= rows_max else (classes[: rows_max - 1], classes[rows_max - 1 :])
     if rest:
@@ -221,12 +260,13 @@ def _count(n: int, style: str = "") -> Text:
     return Text(f"{n:,}", style=style) if n else Text("·", style="dim")
 
 
-def _figures(view: View, most: int) -> Table:
+def _figures(view: View, most: int, narrow: bool) -> Table:
     tally, numbers, place = view.tally, view.numbers, view.place
-    table = Table.grid(padding=(0, 1, 0, 0))
-    table.add_column(style="dim", no_wrap=True, width=13)
-    table.add_column(justify="right", no_wrap=True, width=9)
-    table.add_column(justify="right", no_wrap=True, style="dim", width=6)
+    table = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(style="dim", no_wrap=True, width=12 if narrow else 13)
+    table.add_column(justify="right", no_wrap=True, width=8 if narrow else 9)
+    if not narrow:
+        table.add_column(justify="right", no_wrap=True, style="dim", width=6)
     dead = tally.dead.total()
     rows: list[tuple[RenderableType, ...]] = [
         (),
@@ -249,9 +289,69 @@ def _figures(view: View, most: int) -> Table:
     ]
     if len(rows) > most:
         rows = [row for row in rows if row][:most]
+    columns = len(table.columns)
     for row in rows:
-        table.add_row(*row, *[""] * (3 - len(row)))
+        table.add_row(*[*row, "", "", ""][:columns])
     return table
+
+
+def _who(place: Place) -> str:
+    if not place.haste:
+        return "what waits for people; nobody is here to decide"
+    return f"people decide (robots here, {place.haste:g} times as fast)"
+
+
+def _people(view: View, lines: int) -> RenderableType:
+    """Say in so many lines what people decided, what is open, and who they are, in one line or in one each."""
+    people = view.tally.people
+    grid = Table.grid(padding=(0, 1, 0, 0), expand=True)
+    grid.add_column(style="dim", no_wrap=True, width=9)
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    grid.add_row("decided", _decided(people))
+    grid.add_row("open", _open(people, view.now_ms))
+    texts = [_pace(name, pace, view.elapsed_s) for name, pace in islice(people.paces.items(), lines - 2)]
+    if lines == PEOPLE_LINES:
+        texts = [Text("   ").join(_pace(name, pace) for name, pace in _two(people))]
+    for number in range(lines - 2):
+        grid.add_row("" if number else "reviewers", texts[number] if number < len(texts) else "")
+    return grid
+
+
+def _decided(people: People) -> Text:
+    parts = [Text.assemble(f"{word} ", (f"{people.words[word]:,}", WORD_STYLES[word])) for word in WORDS]
+    parts.append(Text(f"ran {people.executed:,}"))
+    unheeded = ((effect, people.effects[effect]) for effect in ("refused", "late", "conflict"))
+    parts += [Text(f"{effect} {n:,}", style="dim") for effect, n in unheeded if n]
+    return Text("  ").join(parts)
+
+
+def _open(people: People, now_ms: int) -> Text:
+    parts = [Text(f"{people.open:,}", style="bold")]
+    for name, queue in people.queues().items():
+        waits = Text(f" {clock(max(0, now_ms - queue.since_ms) / 1_000)}", style="dim")
+        parts.append(Text.assemble(escaped(name), f" {queue.items:,}", waits))
+    if people.in_batches:
+        parts.append(Text(f"in batches {people.in_batches:,}", style="dim"))
+    return Text("  ").join(parts)
+
+
+def _two(people: People) -> list[tuple[str, Pace]]:
+    """Return the busiest of those who do not look long enough to read, and of those who do."""
+    found = []
+    for looks in (False, True):
+        paces = [(name, pace) for name, pace in people.paces.items() if pace.looks is looks]
+        found += sorted(paces, key=lambda row: -row[1].items)[:1]
+    return found
+
+
+def _pace(name: str, pace: Pace, elapsed_s: float = 0.0) -> Text:
+    """Say how somebody works, in columns where a time is given; red where the looks do not do for reading."""
+    looked = (f"looks {pace.dwell_mean_s:.1f} s", "" if pace.looks else "red")
+    if not elapsed_s:
+        return Text.assemble(f"{escaped(name)} {pace.items:,} ", looked)
+    rate = pace.items / elapsed_s * 60
+    least = f", reading takes {pace.floor_mean_s:.1f} s"
+    return Text.assemble(f"{escaped(name):<26}{pace.items:>6,} {rate:>6,.0f}/min  ", looked, least)
 
 
 def _notices(tally: Tally, most: int) -> Table:
@@ -270,14 +370,17 @@ def _notices(tally: Tally, most: int) -> Table:
     return table
 
 
-def _commands(view: View) -> RenderableType:
+def _commands(view: View, narrow: bool) -> RenderableType:
     place = view.place
     explain = f"hitl explain {view.tally.example}" if view.tally.example else "hitl explain ID"
+    publish, look = f"kcat -P -b {place.bootstrap} -t {place.actions} -l FILE.jsonl", f"curl {place.metrics}"
+    if narrow:
+        return Text(f"{explain}   {KILL}\n{publish}", no_wrap=True, overflow="ellipsis")
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
-    grid.add_row(explain, "hitl kill --scope agent:bidder-1")
-    grid.add_row(f"kcat -P -b {place.bootstrap} -t {place.actions} -l FILE.jsonl", f"curl {place.metrics}")
+    grid.add_row(explain, KILL)
+    grid.add_row(publish, look)
     return grid
 
 

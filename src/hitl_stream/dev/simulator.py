@@ -8,6 +8,8 @@ start changes only ids and times. `simulate` publishes it, paced by `dev.drive`;
 | `normal` | every kind of action in its share (`SHARES`), evenly spaced at `rate` |
 | `demo` | as normal, with more of what is rare (`DEMO_SHARES`): every kind shows within seconds at a few hundred a second |
 | `runaway-agent` | as normal; after a quarter of the time `bidder-7` raises every bid by 15 %, twenty times as often, on the same five campaigns |
+| `posts-week` | a week of posts, then another one: 30 on each of 4 platforms, the captions of one account in one batch of 120, of which some break the style (`WEEK_FAULTS`) or claim what nobody has shown |
+| `first-lines` | first lines to prospects, in rounds of 500, of which 370 pass the gate of the demo's policy, and 130 do not (`LINE_FAULTS`) |
 | `flood` | as normal; each tenth second is a burst of ten times the rate, and after a quarter of the time one small tenant sends a hundred times its share |
 
 Bids are most of the stream and are filled into a bytes template; one process generates far more than it can publish.
@@ -23,7 +25,7 @@ import re
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import orjson
 from msgspec import Struct
@@ -36,8 +38,8 @@ from hitl_stream.wire.home import home
 
 __all__ = ["SCENARIOS", "Scenario", "Sent", "Simulation", "Source", "Summary", "drive", "from_csv", "simulate"]
 
-Scenario = Literal["normal", "demo", "runaway-agent", "flood"]
-SCENARIOS: Final[tuple[Scenario, ...]] = ("normal", "demo", "runaway-agent", "flood")
+Scenario = Literal["normal", "demo", "runaway-agent", "flood", "posts-week", "first-lines"]
+SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)
 
 # --- shares of the stream; what is left over is `bid.adjust` --------------------------------------------------------
 KINDS: Final[Mapping[str, float]] = {
@@ -112,6 +114,8 @@ CAPTION_TOO_LONG = 0.05
 CAPTION_CONTRACTION = 0.05
 CAPTION_CLAIM = 0.03
 POST_NEGATIVE = 0.10
+LOT_SIZES = (8, 30)
+"""The smaller ones are looked at whole, the larger ones by a sample of 13."""
 LINE_UNNAMED = 0.05
 FOREIGN_BUDGET = 0.10
 
@@ -181,6 +185,20 @@ LINE_LENGTHS = range(100, 141)
 LINE_LONG_FROM = 120
 LINE_LONG = 0.26
 """First lines of 120 characters and more, which the gate diverts."""
+WEEK_POSTS = 30
+WEEK = WEEK_POSTS * len(PLATFORMS)
+WEEK_FAULTS: Final[Mapping[str, int]] = {"long": 4, "contraction": 6, "claim": 4, "claim and contraction": 2}
+"""Captions of a week's batch that are not simply well: too long, in the wrong voice, a claim.
+
+The long ones were written for one of the other platforms, and stand on the one with the least room.
+"""
+LINES = 500
+LINE_FAULTS: Final[Mapping[str, int]] = {"long": 50, "unnamed": 45, "unfriendly": 30, "long and unnamed": 5}
+"""First lines of a round that fail: `short`, `names_company`, `friendly`, and two of these at once."""
+UNFRIENDLY = (
+    "{name}, your awful ads are a disaster, and everybody hates them.",
+    "{name}, what a terrible page. Your horrible support is the worst failure there is.",
+)
 REPLIES = (
     "Thank you for writing. Your order left our warehouse this morning and should arrive by Friday.",
     "Thank you for your patience. We have sent a new invoice to the address that you gave us.",
@@ -240,6 +258,7 @@ class Simulation:
         self._budgets: dict[tuple[int, int], int] = {}
         self._runaway: dict[int, int] = {}
         self._lots: dict[str, tuple[_Place, str, int, int]] = {}
+        self._faults: list[str] = []
         self._makers: dict[str, Callable[[str, int, int], Sent]] = {
             "bid.suggest": self._bid_suggest,
             "budget.reallocate": self._move,
@@ -294,6 +313,10 @@ class Simulation:
             return self._runaway_bid(due, now)
         if stream == _FLOOD:
             return self._bid(self._flood, due, now)
+        if self._scenario == "posts-week":
+            return self._week_post(due, now)
+        if self._scenario == "first-lines":
+            return self._round_line(due, now)
         kind = self._kinds[int(self._rng.random() * len(self._kinds))]
         if kind == "bid.adjust":
             return self._bid(self._pool, due, now)
@@ -469,17 +492,57 @@ class Simulation:
         content = {"text": self._prose(parts, length), "language": "en", "platform": platform, "source": "brief/autumn"}
         return self._in_lot(kind, due, now, content)
 
+    def _week_post(self, due: int, now: int) -> Sent:
+        """Write the next caption of the week: post by post, for each platform."""
+        _, _, _, index = self._lots.get("post.publish", (None, "", WEEK, 0))
+        if not index:
+            self._faults = self._week_faults()
+        fault, (platform, most) = self._faults[index], tuple(PLATFORMS.items())[index % len(PLATFORMS)]
+        parts = [self._rng.choice(CONTRACTIONS)] if "contraction" in fault else []
+        parts += [CLAIM] if "claim" in fault else []
+        length = most + 1 if fault == "long" else self._rng.randint(100, min(most, 400) - SENTENCE_MAX)
+        source = f"brief/post-{index // len(PLATFORMS) + 1}"
+        content = {"text": self._prose(parts, length), "language": "en", "platform": platform, "source": source}
+        return self._in_lot("post.publish", due, now, content, WEEK)
+
+    def _round_line(self, due: int, now: int) -> Sent:
+        """Write the next first line of the round."""
+        fault, company = self._round_fault(), self._rng.choice(COMPANIES)
+        name = "Friends" if "unnamed" in fault else company
+        if fault == "unfriendly":
+            return self._line(due, now, company, name, self._rng.choice(UNFRIENDLY).format(name=name), "mid-saas")
+        return self._line(due, now, company, name, self._fitting(name, "long" in fault), "mid-saas")
+
+    def _week_faults(self) -> list[str]:
+        """Return what is wrong with each caption of a week: mostly nothing."""
+        least_room = tuple(PLATFORMS).index(min(PLATFORMS, key=PLATFORMS.__getitem__))
+        places = self._rng.sample(range(least_room, WEEK, len(PLATFORMS)), WEEK_FAULTS["long"])
+        faults = ["long" if index in places else "" for index in range(WEEK)]
+        others = [name for name, count in WEEK_FAULTS.items() if name != "long" for _ in range(count)]
+        free = [index for index, fault in enumerate(faults) if not fault]
+        for index, name in zip(self._rng.sample(free, len(others)), others, strict=True):
+            faults[index] = name
+        return faults
+
+    def _round_fault(self) -> str:
+        """Return what is wrong with the next first line of the round: so many of each, in any order."""
+        if not self._faults:
+            self._faults = [name for name, count in LINE_FAULTS.items() for _ in range(count)]
+            self._faults += [""] * (LINES - len(self._faults))
+            self._rng.shuffle(self._faults)
+        return self._faults.pop()
+
     def _creative(self, kind: str, due: int, now: int) -> Sent:
         digest = self._rng.randbytes(32).hex()
         asset = {"sha256": digest, "media_type": "image/png", "uri": f"https://assets.example/{digest[:12]}.png"}
         content = {"text": self._prose([], 90), "language": "en", "platform": "instagram", "assets": [asset]}
         return self._in_lot(kind, due, now, content)
 
-    def _in_lot(self, kind: str, due: int, now: int, content: dict[str, Any]) -> Sent:
-        """Write the next item of this kind's open lot, or the first of a new one in another account."""
+    def _in_lot(self, kind: str, due: int, now: int, content: dict[str, Any], size: int | None = None) -> Sent:
+        """Write the next item of this kind's open lot, or the first of a new one in another account, of that size."""
         if kind not in self._lots:
             lot = f"lot-{self._prefix}{self._count + 1}"
-            self._lots[kind] = (self._any_place(), lot, self._rng.randint(6, 12), 0)
+            self._lots[kind] = (self._any_place(), lot, size or self._rng.randint(*LOT_SIZES), 0)
         place, lot, size, index = self._lots[kind]
         self._lots[kind] = (place, lot, size, index + 1)
         if index + 1 == size:
@@ -522,16 +585,21 @@ class Simulation:
 
     def _firstline(self, kind: str, due: int, now: int) -> Sent:
         rng = self._rng
-        place = self._any_place()
         company = rng.choice(COMPANIES)
         name = "Friends" if rng.random() < LINE_UNNAMED else company
+        text = self._fitting(name, rng.random() < LINE_LONG)
+        return self._line(due, now, company, name, text, rng.choice(SEGMENTS))
+
+    def _fitting(self, name: str, long: bool) -> str:
         lines = [f"Dear {name}, {middle}{end}." for middle in LINE_MIDDLES for end in LINE_ENDS]
-        long = rng.random() < LINE_LONG
         fits = [line for line in lines if len(line) in LINE_LENGTHS and (len(line) >= LINE_LONG_FROM) == long]
-        text = rng.choice(fits)
+        return self._rng.choice(fits)
+
+    def _line(self, due: int, now: int, company: str, name: str, text: str, segment: str) -> Sent:
+        place = self._any_place()
         return self._write(
-            kind,
-            kind,
+            "firstline.send",
+            "firstline.send",
             place,
             f"sdr-{place.bidder % 3}",
             due,
@@ -542,7 +610,7 @@ class Simulation:
             content={"text": text, "language": "en"},
             context={
                 "company": company,
-                "segment": rng.choice(SEGMENTS),
+                "segment": segment,
                 "email": f"hello@{name.split()[0].lower()}.example",
             },
         )

@@ -12,13 +12,18 @@ from datetime import datetime
 from typing import Protocol
 
 import msgspec
+import orjson
 from msgspec import Struct
 
 from hitl_stream.core.escape import escaped
-from hitl_stream.wire.records import ERROR_HEADER, VIA_HEADER, WHY_HEADER, header
+from hitl_stream.dev.people_tally import People
+from hitl_stream.wire.records import ERROR_HEADER, SOURCE_HEADER, VIA_HEADER, WHY_HEADER, header
 
 RECOMMEND = "RECOMMEND"
 DEAD = "DEAD"
+DESK = "desk"
+ACTIONS, VERDICTS = "actions", "verdicts"
+"""How the topics are called that dead letters come from, behind any prefix."""
 OUTCOMES = ("EXECUTE", "REVIEW", "ESCALATE", "HOLD", "REFUSE", RECOMMEND)
 NOTICES_MAX = 10
 CANDIDATES_MAX = 200
@@ -35,6 +40,8 @@ STRICTNESS = {"EXECUTE": 0, "REVIEW": 1, "ESCALATE": 2, "HOLD": 3, "REFUSE": 4}
 class Record(Protocol):
     """What is needed of a consumed record."""
 
+    @property
+    def key(self) -> bytes | None: ...
     @property
     def value(self) -> bytes | None: ...
     @property
@@ -80,11 +87,13 @@ class _Answer(Struct):
     why: str | None = None
     parked: _Parked | None = None
     action: _Proposal | None = None
+    verdicts: tuple[str, ...] = ()
 
 
 class _Result(Struct):
     id: str
     status: str
+    by: tuple[str, ...] = ()
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -143,8 +152,13 @@ class Tally:
         self.arrived = 0
         self.moved = 0
         self.audit = 0
+        self.exceptions = 0
+        """What the platform would not do, handed to people."""
+        self.people = People()
         self.answers: Counter[tuple[str, str]] = Counter()
         self.dead: Counter[str] = Counter()
+        self.unread = 0
+        """Dead letters of other topics than that of the actions: what no reader could read of what it was sent."""
         self.closed: Counter[str] = Counter()
         self.results: Counter[str] = Counter()
         """What became of platform calls: executed, failed, unresolved."""
@@ -202,10 +216,7 @@ class Tally:
         """Count records of one topic (its name in our table), received at `now_ms`."""
         if topic == "actions":
             for record in records:
-                if header(record.headers, VIA_HEADER) is None:
-                    self.arrived += 1
-                else:
-                    self.moved += 1
+                self._arrives(record)
         elif topic == "dlq":
             for record in records:
                 self._dead(record)
@@ -213,7 +224,11 @@ class Tally:
             for record in records:
                 result = _decode_result(record.value or b"")
                 self.results[result.status] += 1
+                self.people.executed += result.status == "executed" and bool(result.by)
                 self._ran(result.id)
+        elif topic in self.people.topics:
+            for record in records:
+                self.people.take(topic, record.key, record.value)
         else:
             for record in records:
                 self._answer(topic, _decode(record.value or b""), now_ms)
@@ -246,7 +261,22 @@ class Tally:
             self.notices.appendleft(self._candidates[kind])
         self._candidates.clear()
 
+    def _arrives(self, record: Record) -> None:
+        """Count an action: an agent's, one that the router sends home, or one that a person proposes."""
+        via = header(record.headers, VIA_HEADER)
+        if via is not None and not _is_from_desk(via):
+            self.moved += 1
+            return
+        self.arrived += 1
+        self.people.proposed += via is not None
+
     def _dead(self, record: Record) -> None:
+        source = (header(record.headers, SOURCE_HEADER) or b"").decode("utf-8", "replace").rsplit("/", 2)[0]
+        if source.endswith(VERDICTS):
+            self.people.heard += 1
+        if source and not source.endswith(ACTIONS):
+            self.unread += 1
+            return
         error = (header(record.headers, ERROR_HEADER) or b"?").decode("utf-8", "replace")
         why = (header(record.headers, WHY_HEADER) or b"").decode("utf-8", "replace")
         self.dead[error] += 1
@@ -256,7 +286,8 @@ class Tally:
 
     def _answer(self, topic: str, answer: _Answer, now_ms: int) -> None:
         if answer.purpose != "decide":
-            self.audit += 1
+            self.audit += answer.purpose == "audit"
+            self.exceptions += answer.purpose == "exception"
             return
         origin = _origin(answer.id)
         first = origin not in self._origins
@@ -301,6 +332,8 @@ class Tally:
         """Count what became of an action that had an answer before."""
         if topic == "closed":
             self.ended[answer.why or "?"] += 1
+        elif answer.verdicts:
+            self.people.approved += 1
         elif topic != "held":
             self.resumed += 1
 
@@ -325,6 +358,15 @@ class Tally:
 
 def _origin(id_: str) -> str:
     return id_.rpartition("#")[0]
+
+
+def _is_from_desk(via: bytes) -> bool:
+    """Say whether the desk wrote an action for a person; anybody can write this header, and then it says anything."""
+    try:
+        found = orjson.loads(via)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("role") == DESK
 
 
 def _milliseconds(text: str) -> int:
