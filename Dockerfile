@@ -3,7 +3,7 @@ FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-RUN python -m venv /opt/hitl && /opt/hitl/bin/pip install --no-cache-dir '.[sentiment]'
+RUN python -m venv /opt/hitl && /opt/hitl/bin/pip install --no-cache-dir '.[console,postgres,sentiment]'
 
 FROM python:3.11-slim-bookworm
 # State and keys belong to the one user that runs; the image itself is read-only for it.
