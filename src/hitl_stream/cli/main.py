@@ -34,6 +34,11 @@ VERBS = (
     "drill",
     "farewell",
     "user",
+    "review",
+    "export",
+    "report",
+    "erase",
+    "reverse",
 )
 """Modules of this package; each registers its verbs on `app` through `register(app)`."""
 IN_A_HURRY = ("keys", "confirm", "kill", "release", "switches", "farewell")

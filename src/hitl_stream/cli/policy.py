@@ -1,4 +1,4 @@
-"""`hitl policy lint | test | explain | diff | schema`: everything a policy's owner asks before it goes live."""
+"""`hitl policy lint | test | explain | diff | preview | schema`: what a policy's owner asks before it goes live."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.text import Text
 
 from hitl_stream import settings as values
 from hitl_stream.cli.decide import Decider, OrStdin, moment_of, open_lines, unreadable
+from hitl_stream.cli.preview import preview
 from hitl_stream.cli.settings import FOUND, Json
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.core.action import ACTION_BYTES_MAX, Action
@@ -54,7 +55,7 @@ _MARKS = {"stricter": ("▲ stricter", "green"), "looser": ("▼ looser", "red")
 def register(app: App) -> None:
     """Add the verbs."""
     policy = App(name="policy", help="Check, test, explain and compare policies.")
-    for verb in (lint, explain, diff, schema):
+    for verb in (lint, explain, diff, schema, preview):
         policy.command(verb)
     policy.command(run_tests, name="test")
     app.command(policy)

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from hitl_stream.core.action import Action
 from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.events import Level, Outcome
-from hitl_stream.core.fields import ABSENT, Facts, FieldError, Read, raw_reader, reader
+from hitl_stream.core.fields import ABSENT, NO_FACTS, Facts, FieldError, Read, raw_reader, reader
 from hitl_stream.core.policy.lint import audit_floor, ceiling, is_protected
 from hitl_stream.core.policy.model import ActionClass, Gate, Match, Policy, Rule, duration_ms
 from hitl_stream.core.policy.rules import NO_RECORDS, NO_RULES, GateStates, Rules, State, gate_digest, gate_states
@@ -147,6 +147,24 @@ class _Known(dict[str, bool]):
 def compile_policy(policy: Policy, digest: str, now_ms: int, rules: Rules = NO_RULES) -> Compiled:
     """Compile a policy for the moment `now_ms`, under `rules`. Its references must hold: `lint` has seen them."""
     return _Compiler(policy, digest, now_ms, rules).compile()
+
+
+def looks(policy: Policy, name: str) -> Callable[[Action, int], bool]:
+    """Return what says whether a gate looks at an action that is routed at a time: of its classes, in its segment, on
+    its days. Where a field of the segment cannot be read, it does: it escalates."""
+    gate = policy.gates[name]
+    compiler = _Compiler(policy, "", 0, NO_RULES)
+    classes, tests, (since, until) = frozenset(gate.classes), compiler._tests(gate.segment), compiler._days(gate)
+
+    def looks_at(action: Action, at_ms: int) -> bool:
+        if action.type not in classes or not since <= at_ms < until:
+            return False
+        try:
+            return _hits(tests, action, NO_FACTS) is not None
+        except FieldError:
+            return True
+
+    return looks_at
 
 
 class _Compiler:
