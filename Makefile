@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := $(wildcard requirements/dev.txt)
-EXTRAS := demo,postgres,sentiment,test,lint
+EXTRAS := console,demo,postgres,sentiment,test,lint
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --upgrade --quiet --no-header --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links pyproject.toml
 
@@ -70,4 +70,4 @@ behaviours: $(STAMP)  ## show which test shows which behaviour of the specificat
 requirements: $(STAMP)  ## lock requirements/*.txt anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) --output-file requirements/run.txt >/dev/null
-	$(COMPILE) $(foreach extra,demo postgres sentiment test lint,--extra $(extra)) --output-file requirements/dev.txt >/dev/null
+	$(COMPILE) $(foreach extra,console demo postgres sentiment test lint,--extra $(extra)) --output-file requirements/dev.txt >/dev/null

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import string
 from collections.abc import Collection
@@ -12,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, UnknownTopicOrPartitionError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,8 @@ from hitl_stream.core.errors import UnreachableError, UsageError
 from hitl_stream.core.quantity import as_decimal
 from hitl_stream.wire.codec import Decoded, decode_bytes
 from hitl_stream.wire.home import home
+from hitl_stream.wire.records import Closed, Decision, Result, encode
+from support.make import FakeRecord
 
 MINIMAL: dict[str, Any] = {
     "action_id": "act-1",
@@ -539,3 +543,156 @@ def test_a_delivery_that_is_not_confirmed_says_that_repeating_is_safe(delivery: 
 def test_a_publisher_that_is_not_open_says_how_to_open_it() -> None:
     with pytest.raises(UsageError, match="async with Publisher"):
         Publisher(producer=FakeProducer()).place(make())
+
+
+# --- waiting ---
+
+
+class FakeConsumer:
+    """What stands on the topics where actions end; each poll hands out the next lot of (topic, value)."""
+
+    def __init__(self, *polls: list[tuple[str, bytes]], fails: Exception | None = None) -> None:
+        self.polls = list(polls)
+        self.fails = fails
+        self.settings: dict[str, Any] = {}
+        self.sought: dict[Any, int] = {}
+        self.asked_ms = 0
+        self.stopped = False
+
+    def __call__(self, **settings: Any) -> FakeConsumer:
+        self.settings = settings
+        return self
+
+    async def start(self) -> None:
+        if self.fails:
+            raise self.fails
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+    def assign(self, partitions: list[Any]) -> None:
+        self.assigned = partitions
+
+    def seek(self, partition: Any, offset: int) -> None:
+        self.sought[partition] = offset
+
+    async def end_offsets(self, partitions: list[Any]) -> dict[Any, int]:
+        return dict.fromkeys(partitions, 7)
+
+    async def offsets_for_times(self, times: dict[Any, int]) -> dict[Any, Any]:
+        (self.asked_ms,) = set(times.values())
+        return dict.fromkeys(times)
+
+    async def getmany(self, *, timeout_ms: int) -> dict[Any, list[Any]]:
+        if not self.polls:
+            await asyncio.sleep(3_600)
+        return {TopicPartition(topic, 0): [FakeRecord(value)] for topic, value in self.polls.pop(0)}
+
+
+def shared(sent: Action, **parts: Any) -> dict[str, Any]:
+    """Return what every end says of an action."""
+    raw = sent.to_bytes()
+    made = {
+        "id": "hitl.actions/0/1#0", "tenant": "acme", "action_id": sent.action_id,
+        "hash": hashlib.sha256(raw).hexdigest(),
+        "type": sent.type, "level": 3, "agent": core.Agent("bidder-7"), "entity": core.Entity(), "outcome": "REVIEW",
+        "policy": "3c", "moment": "2026-11-21T07:10:00.123Z", "action": msgspec.Raw(raw),
+    }  # fmt: skip
+    return {**made, **parts}
+
+
+def closed(action: Action, **parts: Any) -> tuple[str, bytes]:
+    fields = {"end": "rejected", "why": "rejected", "by": ("ana",), "code": "off_tone", "note": "too loud", **parts}
+    return "hitl.closed", encode(Closed(**shared(action, **fields)))
+
+
+def result(action: Action, **parts: Any) -> tuple[str, bytes]:
+    return "hitl.results", encode(Result(**shared(action, **{"status": "executed", "key": "k", **parts})))
+
+
+def waited(consumer: FakeConsumer, action: Action | str, seconds: float = 5.0, **options: Any) -> Any:
+    async def run() -> Any:
+        publisher = Publisher(tenant="acme", producer=FakeProducer(), consumer=consumer, **options.pop("publisher", {}))
+        async with publisher:
+            return await publisher.wait(action, timeout_seconds=seconds, **options)
+
+    return asyncio.run(run())
+
+
+def test_a_rejection_carries_reason_and_note_back_to_the_agent():
+    action = make()
+    outcome = waited(FakeConsumer([], [closed(action)]), action)
+
+    assert (outcome.end, outcome.code, outcome.note, outcome.by) == ("rejected", "off_tone", "too loud", ("ana",))
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_an_executed_action_is_found_as_it_was_sent_and_by_its_id(by_id: bool):
+    action = make()
+    outcome = waited(FakeConsumer([result(action)]), action.action_id if by_id else action)
+
+    assert (outcome.end, outcome.route) == ("executed", "REVIEW")
+
+
+def test_what_an_unresolved_call_becomes_is_waited_for():
+    action = make()
+    consumer = FakeConsumer([result(action, status="unresolved")], [result(action, status="failed")])
+
+    assert waited(consumer, action).end == "failed"
+    assert waited(FakeConsumer([result(action, status="unresolved")]), action, 0.05).end == "unresolved"
+
+
+def test_a_recommendation_is_an_end():
+    action = make()
+    value = encode(Decision(**shared(action, origin="hitl.actions/0/1")))
+
+    assert waited(FakeConsumer([("hitl.recommendations", value)]), action).end == "recommended"
+
+
+def test_repeats_other_bytes_other_tenants_and_rubbish_are_passed_over():
+    action = make()
+    others = [
+        closed(action, end="refused", why="duplicate"),
+        closed(action, hash="0" * 64, end="refused", why="conflict"),
+        closed(action, tenant="other"),
+        closed(make(action_id="act-2")),
+        ("hitl.closed", b"no record of act-1"),
+    ]
+
+    assert waited(FakeConsumer(*([one] for one in others)), action, 0.05) is None
+    assert waited(FakeConsumer(*([one] for one in others), [result(action)]), action).end == "executed"
+
+
+def test_it_is_looked_for_since_it_was_proposed_on_every_partition_and_only_what_is_committed():
+    action, consumer = make(), FakeConsumer([result(make())])
+    waited(consumer, action)
+
+    assert consumer.asked_ms == int(action.proposed_at.timestamp() * 1_000) - client.CLOCK_SLACK_MS
+    assert {(part.topic, part.partition) for part in consumer.sought} == {
+        (f"hitl.{name}", number) for name in client.ENDS for number in range(4)
+    }
+    assert consumer.settings["isolation_level"] == "read_committed"
+    assert consumer.stopped
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"publisher": {"topic": "own"}}, UsageError),
+        ({"publisher": {"topic": "own", "prefix": "hitl."}}, None),
+    ],
+)
+def test_topics_of_another_name_want_the_prefix(options: Any, error: Any):
+    action = make()
+    if error is None:
+        assert waited(FakeConsumer([result(action)]), action, **options).end == "executed"
+    else:
+        with pytest.raises(error, match="prefix"):
+            waited(FakeConsumer(), action, **options)
+
+
+def test_waiting_without_kafka_says_so():
+    consumer = FakeConsumer(fails=KafkaConnectionError("no broker"))
+    with pytest.raises(UnreachableError, match="no broker"):
+        waited(consumer, make())
+    assert consumer.stopped

@@ -1,8 +1,9 @@
-"""The publisher's side: write an action, send it to its home partition, know where it landed.
+"""The publisher's side: write an action, send it to its home partition, know where it landed and what became of it.
 
 ```python
 async with Publisher("localhost:9092") as publisher:
     receipt = await publisher.send(action)
+    outcome = await publisher.wait(action)
 ```
 
 Rules of this module:
@@ -16,17 +17,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import math
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
 from types import TracebackType
 from typing import Annotated, Any, Protocol, Self
 
 import msgspec
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from msgspec import Struct
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
@@ -42,9 +44,10 @@ from hitl_stream.core.action import (
     entity_of,
 )
 from hitl_stream.core.errors import BrokenError, UnreachableError, UsageError
-from hitl_stream.core.events import ErrorClass
+from hitl_stream.core.events import ErrorClass, Why
 from hitl_stream.wire.codec import Undecodable, decode_bytes
 from hitl_stream.wire.home import home_of, key_of
+from hitl_stream.wire.records import Closed, Result, decode_closed, decode_decision, decode_result
 
 TOPIC = "hitl.actions"
 TIMEOUT_SECONDS = 10.0
@@ -55,6 +58,15 @@ CHUNK_MAX = 10_000
 """Records handed to the producer before their delivery is awaited: some 6 MB of usual actions."""
 BATCH_BYTES = 256 * 1024
 REQUEST_BYTES_MAX = 1024 * 1024
+ENDS = ("closed", "results", "recommendations")
+"""Where actions end."""
+UNRESOLVED = "unresolved"
+RECOMMENDED = "recommended"
+WAIT_SECONDS = 60.0
+WAIT_POLL_MS = 200
+WAIT_BACK = timedelta(days=1)
+CLOCK_SLACK_MS = 600_000
+"""A publisher's clock may be ahead of the broker's by so much."""
 
 
 def _number(value: object) -> float | str:
@@ -265,6 +277,26 @@ class Receipt(Struct, frozen=True):
     offset: int
 
 
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What became of an action.
+
+    `end`: executed, failed or unresolved (nobody knows yet what the platform did); rejected, expired, stale, superseded
+    or refused; recommended (its class only recommends, and `route` is where it would have gone). `code` and `note` are
+    what a person gave as reason, `by` who they were. `text` is what the platform said.
+    """
+
+    tenant: str
+    action_id: str
+    hash: str
+    end: str
+    why: str | None = None
+    by: tuple[str, ...] = ()
+    code: str | None = None
+    note: str | None = None
+    text: str | None = None
+    route: str
+
+
 class UnconfirmedError(BrokenError):
     """Kafka did not confirm in time: whether the actions were written is unknown. Sending the same bytes is safe."""
 
@@ -293,11 +325,24 @@ class Producer(Protocol):
     async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[Metadata]: ...
 
 
+class Consumer(Protocol):
+    """What waiting needs of `AIOKafkaConsumer`, and what a test's fake offers."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def assign(self, partitions: list[TopicPartition]) -> None: ...
+    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+    async def end_offsets(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]: ...
+    async def offsets_for_times(self, times: dict[TopicPartition, int]) -> Mapping[TopicPartition, Any]: ...
+    async def getmany(self, *, timeout_ms: int) -> Mapping[TopicPartition, Iterable[Any]]: ...
+
+
 class Publisher:
     """Sends actions, each to the home partition of its account, in the order they are given.
 
     `tenant` is assumed for actions that name none (as the router's setting of that name), `security` goes to aiokafka
-    as it is, `timeout_seconds` bounds connecting and each delivery.
+    as it is, `timeout_seconds` bounds connecting and each delivery. `prefix` is that of the installation's topics, for
+    `wait`; not given, it is what stands before `actions` in the topic.
     """
 
     def __init__(
@@ -308,7 +353,9 @@ class Publisher:
         tenant: str = "",
         security: Mapping[str, Any] | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        prefix: str | None = None,
         producer: Callable[..., Producer] = AIOKafkaProducer,
+        consumer: Callable[..., Consumer] = AIOKafkaConsumer,
     ) -> None:
         self.bootstrap = bootstrap
         self.topic = topic
@@ -317,6 +364,8 @@ class Publisher:
         self._security = dict(security or {})
         self._timeout = timeout_seconds
         self._make = producer
+        self._prefix = prefix
+        self._make_consumer = consumer
         self._producer: Producer | None = None
 
     async def __aenter__(self) -> Self:
@@ -390,6 +439,58 @@ class Publisher:
             count += len(chunk)
         return count
 
+    async def wait(
+        self,
+        action: Action | str,
+        *,
+        tenant: str | None = None,
+        since: datetime | None = None,
+        timeout_seconds: float = WAIT_SECONDS,
+    ) -> Outcome | None:
+        """Wait until an action has ended, given as it was sent or by its id; None: it has not in time.
+
+        It is looked for in what was appended since it was proposed, or since `since` (an id: the last day). What
+        `unresolved` becomes is waited for. Seals are not checked: that takes keys which no publisher has.
+        """
+        self._started  # noqa: B018 - the number of partitions is known only once connected
+        wanted = _wanted(action, tenant or self.tenant)
+        from_ms = int((since or _since(action)).timestamp() * 1_000) - CLOCK_SLACK_MS
+        found: Outcome | None = None
+        async with self._reading(from_ms) as consumer:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    while found is None or found.end == UNRESOLVED:
+                        got = await consumer.getmany(timeout_ms=WAIT_POLL_MS)
+                        for part, records in got.items():
+                            for record in records:
+                                found = _ended(part.topic, record.value, wanted) or found
+        return found
+
+    @contextlib.asynccontextmanager
+    async def _reading(self, from_ms: int) -> AsyncIterator[Consumer]:
+        """Give a consumer of the topics on which actions end, from that time on."""
+        prefix = self._prefix if self._prefix is not None else self.topic.removesuffix("actions")
+        if prefix == self.topic:
+            raise UsageError(
+                f"topic {self.topic} does not end in `actions`; give the prefix of the installation's topics"
+            )
+        consumer = self._make_consumer(
+            bootstrap_servers=self.bootstrap, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest",
+            isolation_level="read_committed", **self._security,
+        )  # fmt: skip
+        try:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await consumer.start()
+                    await _seek(consumer, [prefix + name for name in ENDS], self.partitions, from_ms)
+            except (KafkaError, OSError, TimeoutError) as error:
+                why = str(error) or f"no answer within {self._timeout:g} s"
+                raise UnreachableError(f"Kafka was not reached at {self.bootstrap}: {why}") from error
+            yield consumer
+        finally:
+            with contextlib.suppress(TimeoutError, KafkaError):
+                await asyncio.wait_for(consumer.stop(), STOP_SECONDS_MAX)
+
     def place(self, action: Action | bytes) -> Placed:
         """Find the key and home partition of an action in this topic."""
         value = action.to_bytes() if isinstance(action, Action) else action
@@ -434,6 +535,72 @@ class Publisher:
             f"Kafka at {self.bootstrap} did not confirm: {error or type(error).__name__}. "
             "Some actions may have been written; send the same bytes again, the router drops what it has seen."
         )
+
+
+class _Wanted(Struct, frozen=True):
+    """Which action is waited for; without a hash, whichever bytes came under its id."""
+
+    tenant: str
+    action_id: str
+    hash: str | None = None
+
+
+def _wanted(action: Action | str, tenant: str) -> _Wanted:
+    found = _Wanted(tenant, action) if isinstance(action, str) else _of(action, tenant)
+    if not found.tenant:
+        raise UsageError(f"action {found.action_id!r} names no tenant; give one to `wait` or to the publisher")
+    return found
+
+
+def _of(action: Action, tenant: str) -> _Wanted:
+    return _Wanted(action.tenant or tenant, action.action_id, hashlib.sha256(action.to_bytes()).hexdigest())
+
+
+def _since(action: Action | str) -> datetime:
+    return action.proposed_at if isinstance(action, Action) else datetime.now(UTC) - WAIT_BACK
+
+
+async def _seek(consumer: Consumer, topics: list[str], partitions: int, from_ms: int) -> None:
+    """Let a consumer read on from a time; the topics have as many partitions as that of the actions."""
+    parts = [TopicPartition(topic, number) for topic in topics for number in range(partitions)]
+    consumer.assign(parts)
+    found = await consumer.offsets_for_times(dict.fromkeys(parts, max(0, from_ms)))
+    ends = await consumer.end_offsets(parts)
+    for part in parts:
+        at = found.get(part)
+        consumer.seek(part, ends[part] if at is None else at.offset)
+
+
+def _ended(topic: str, value: bytes | None, wanted: _Wanted) -> Outcome | None:
+    """Return what a record says of the action that is waited for, if it says anything."""
+    if not value or (wanted.action_id.encode() not in value and b"\\" not in value):
+        return None
+    try:
+        one: Any = _DECODE[_ending(topic)](value)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    if (one.tenant, one.action_id) != (wanted.tenant, wanted.action_id) or wanted.hash not in (None, one.hash):
+        return None
+    shared = {"tenant": one.tenant, "action_id": one.action_id, "hash": one.hash, "route": one.outcome}
+    match one:
+        case Closed() if one.why == Why.DUPLICATE.value:
+            return None  # the same bytes came once more; the first ones go their way
+        case Closed():
+            return Outcome(**shared, end=one.end, why=one.why, by=one.by, code=one.code, note=one.note)
+        case Result():
+            return Outcome(**shared, end=one.status, by=one.by, text=one.platform.text)
+    return Outcome(**shared, end=RECOMMENDED)
+
+
+def _ending(topic: str) -> str:
+    return next(name for name in ENDS if topic.endswith(name))
+
+
+_DECODE: Mapping[str, Callable[[bytes], Any]] = {
+    "closed": decode_closed,
+    "results": decode_result,
+    "recommendations": decode_decision,
+}
 
 
 def _batches(producer: Producer, records: list[Placed]) -> list[BatchBuilder]:

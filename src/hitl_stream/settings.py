@@ -59,7 +59,7 @@ SECRET_BYTES_MAX = 64 * 1024
 IDS_BYTES = 195
 """Memory per id in the window: 195 MB for a million, measured (architecture.md)."""
 MASK = "********"
-NOT_SETTINGS = ("config", "kafka_home", "faults", "plant", "test_postgres")
+NOT_SETTINGS = ("config", "kafka_home", "faults", "plant", "test_postgres", "console", "console_token")
 """Variables of ours that are no settings: where the file is, where Kafka's jars are, what the tests do and use."""
 
 _SERVER = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^\s:/,\[\]]+):([0-9]{1,5})$")
@@ -264,6 +264,8 @@ class Settings(BaseSettings):
     """Port of /metrics, /livez, /readyz and /version; 0: any free one, which the log names."""
     console_port: Port = 8080
     """Port of the console; 0: any free one."""
+    console_hosts: tuple[str, ...] = ()
+    """Names under which the console is reached, besides localhost and `bind`."""
     store: Place = Field(default_factory=_under_state("view.db"), repr=False)
     """The console's view: path of an SQLite file, or a Postgres DSN."""
     people: Place = Field(default_factory=_under_state("people.db"), repr=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,9 @@ from mode.types import ServiceT
 from hitl_stream import __version__
 from hitl_stream import settings as values
 from hitl_stream.adapters import load_adapter
+from hitl_stream.console.people import open_people
+from hitl_stream.console.sign import console_key
+from hitl_stream.console.view import open_view
 from hitl_stream.core.effective import FENCED_ROLES, LEASE_MS
 from hitl_stream.core.errors import PolicyError, SettingsError
 from hitl_stream.core.policy.model import Policy
@@ -56,6 +60,7 @@ CONTROL_READS = ("actions", *ANSWERS)
 """The topics whose ends the control role asks for, and whose tails its tripwires look at."""
 EXECUTOR = "executor"
 DESK = "desk"
+CONSOLE = "console"
 ROUTER_KEYS: Mapping[str, str] = {
     "seal-router": "r1",
     "seal-executor": "e1",
@@ -342,6 +347,41 @@ def desk_services(settings: Settings, judge: Judge = no_plugins, metrics: Metric
     for queue in loaded.policy.queues:
         observer.watch(queue, partial(_since_ms, lane, queue), seat.view.now_ms)
     return seat.services(lane)
+
+
+def console_services(settings: Settings, judge: Judge = no_plugins, metrics: Metrics | None = None) -> list[ServiceT]:
+    """Build the console's services: what it reads, what it appends with, its pages, and the port that shows how it is.
+
+    It is no member of any group, and acknowledges nothing: any number of them run beside each other.
+    """
+    try:
+        from hitl_stream.console.serve import console  # here: a router needs no web server
+    except ImportError as error:
+        raise SettingsError(
+            f"the console's web server is missing ({error}); run: pip install 'hitl-stream[console]'"
+        ) from None
+    loaded, trust = load_policy(settings), trust_of(settings)
+    metrics = metrics or new_metrics(settings)
+    key = console_key(read_signing_keys(settings.keys_dir), str(settings.keys_dir))
+    slot = take_slot(settings.state_dir / "slots", socket.gethostname(), CONSOLE, settings.slot)
+    view, people = open_view(settings.store), open_people(settings.people)
+    parts = console(
+        kafka_client(settings), topic_set(settings), trust, loaded, key, view, people,
+        seals_at(settings.keys_dir, SEALERS), slot.instance,
+        bind=settings.bind, port=settings.console_port, hosts=settings.console_hosts, tenant=settings.tenant,
+        clock_ms=_wall_ms,
+    )  # fmt: skip
+    version = {"version": __version__, "policy": loaded.digest, "instance": slot.instance, "role": CONSOLE}
+    health = Health(metrics, parts.checks, version, host=settings.bind, port=settings.metrics_port)
+    return [health, *parts.services]
+
+
+SEALERS = ("router", "desk", "executor", "console")
+"""Whose records a console shows; and its own seal, for what is proposed there."""
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _since_ms(lane: Lane, queue: str) -> list[int]:

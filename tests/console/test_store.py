@@ -881,3 +881,20 @@ def test_a_missing_driver_is_named_with_the_extra_that_brings_it(monkeypatch: py
 
     with pytest.raises(SettingsError, match=r"its driver is missing .* pip install 'hitl-stream\[postgres\]'"):
         open_database("postgresql://u@h/d")
+
+
+def test_what_a_person_has_said_on_an_item_is_told_them_also_while_others_are_asked(place: str):
+    async def question(store: SqlStore) -> dict[tuple[str, str], list[str]]:
+        asked = [("i1", "ana"), ("i1", "ben"), ("i2", "ana"), ("i9", "ana")]
+        return {(item, name): [one.verdict for one in await store.said(item, name)] for item, name in asked}
+
+    records = (
+        review("i1"),
+        review("i2", 1),
+        judged("i1", 0),
+        judged("i1", 1, NOW_MS + 1, verdict="reject", effect="conflict"),
+        judged("i2", 2, by="ben"),
+    )
+    told = ask(place, question, *records)
+
+    assert told == {("i1", "ana"): ["approve", "reject"], ("i1", "ben"): [], ("i2", "ana"): [], ("i9", "ana"): []}

@@ -31,13 +31,22 @@ from hitl_stream.process import serve
 from hitl_stream.roles.plugins import Plugins
 from hitl_stream.roles.router import Judge
 from hitl_stream.settings import Settings
-from hitl_stream.wire.topics import CONTROL_TOPICS, DESK_TOPICS, EXECUTOR_TOPICS, ROUTER_TOPICS, TopicSet
+from hitl_stream.wire.topics import (
+    CONSOLE_TOPICS,
+    CONTROL_TOPICS,
+    DESK_TOPICS,
+    EXECUTOR_TOPICS,
+    ROUTER_TOPICS,
+    TopicSet,
+)
 from hitl_stream.wiring import (
+    CONSOLE,
     CONTROL,
     CONTROL_READS,
     DESK,
     EXECUTOR,
     ROUTER,
+    console_services,
     control_services,
     desk_services,
     executor_services,
@@ -61,12 +70,14 @@ ROLES: Mapping[str, Callable[[Settings, Judge, Metrics], list[ServiceT]]] = {
     DESK: desk_services,
     EXECUTOR: executor_services,
     CONTROL: control_services,
+    CONSOLE: console_services,
 }
 TOPICS: Mapping[str, tuple[str, ...]] = {
     ROUTER: (*ROUTER_TOPICS, *CONTROL_TOPICS),
     DESK: (*DESK_TOPICS, *CONTROL_TOPICS),
     EXECUTOR: (*EXECUTOR_TOPICS, *CONTROL_TOPICS),
     CONTROL: (*CONTROL_TOPICS, *CONTROL_READS),
+    CONSOLE: (*CONSOLE_TOPICS, *CONTROL_TOPICS),
 }
 
 
@@ -83,7 +94,7 @@ def run(*roles: Annotated[str, Parameter(name="ROLE")], flags: SettingsFlags = N
     Parameters
     ----------
     roles
-        Which: router, executor, control.
+        Which: router, desk, executor, console, control.
     """
     _known(roles)
     settings = flags.load()

@@ -44,6 +44,8 @@ class Flags:
     """Address that metrics listen on."""
     metrics_port: int | None = None
     """Port of /metrics, /livez, /readyz and /version; 0: any free one."""
+    console_port: int | None = None
+    """Port of the console; 0: any free one."""
     store: str | None = None
     """The console's view: path of an SQLite file, or a Postgres DSN without a password."""
     people: str | None = None

@@ -20,7 +20,7 @@ from msgspec import Raw, Struct
 
 from hitl_stream.core.action import Agent, Entity
 from hitl_stream.core.policy.model import Policy
-from hitl_stream.wire.desk_records import LotState, NeedRow, OpinionRow, ReviewState
+from hitl_stream.wire.desk_records import HumanDecision, LotState, NeedRow, OpinionRow, ReviewState
 from hitl_stream.wire.records import ReasonRow, ScoreRow
 
 LEASE_MS = 120_000
@@ -302,6 +302,9 @@ class Store(Protocol):
 
     async def item(self, item: str, viewer: Viewer, now_ms: int) -> OpenItem | EndedItem | None:
         """Return one item. None: there is none, or it is not for this person to see, or somebody else holds it."""
+
+    async def said(self, item: str, person: str) -> tuple[HumanDecision, ...]:
+        """Return what a person has said on an item, and what each of it did, oldest first."""
 
     async def claim(self, item: str, viewer: Viewer, now_ms: int) -> Claim | None:
         """Take an item that nobody holds, or keep one that is held already; None: it is not to be had."""

@@ -48,7 +48,15 @@ from hitl_stream.console.store import (
     Viewer,
 )
 from hitl_stream.core.errors import SettingsError
-from hitl_stream.wire.desk_records import LotState, ReviewState, decision_of, decode_lot, decode_review
+from hitl_stream.wire.desk_records import (
+    HumanDecision,
+    LotState,
+    ReviewState,
+    decision_of,
+    decode_human_decision,
+    decode_lot,
+    decode_review,
+)
 
 T = TypeVar("T")
 VERSION = 1
@@ -91,6 +99,10 @@ SCHEMA = (
     """CREATE INDEX view_story_by_person ON view_story_by (tenant, person, at_ms)""",
     """CREATE INDEX view_story_by_old ON view_story_by (at_ms)""",
 )
+_SAID = """SELECT s.value FROM view_item i
+    JOIN view_story_by b ON b.tenant = i.tenant AND b.action_id = i.action_id
+    JOIN view_story s ON s.topic = b.topic AND s.part = b.part AND s.place = b.place
+    WHERE i.item = ? AND b.person = ? AND s.kind = 'decision' ORDER BY s.at_ms, s.part, s.place LIMIT ?"""
 _ORDERS: Mapping[Order, tuple[str, str]] = {
     "deadline": ("decide_by_ms", "cheapness"),
     "uncertain": ("sureness", "decide_by_ms"),
@@ -168,6 +180,12 @@ class SqlStore(Store):
     async def item(self, item: str, viewer: Viewer, now_ms: int) -> OpenItem | EndedItem | None:
         """Return one item, if this person may see it now."""
         return await self._read(lambda tx: _item(tx, item, viewer, now_ms))
+
+    async def said(self, item: str, person: str) -> tuple[HumanDecision, ...]:
+        """Return what a person has said on an item, and what each of it did, oldest first."""
+        rows = await self._read(lambda tx: tx.rows(_SAID, (item, _text(person), STORY_MAX)))
+        found = (decode_human_decision(value) for (value,) in rows)
+        return tuple(one for one in found if one.item == item)
 
     async def claim(self, item: str, viewer: Viewer, now_ms: int) -> Claim | None:
         """Take an item that nobody holds, or keep one that is held already; None: it is not to be had."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import orjson
 
 from hitl_stream import __version__
+from hitl_stream.console.app import openapi
 from hitl_stream.wire.policy_file import json_schema as policy_schema
 from hitl_stream.wire.schemas import RECORDS, asyncapi, json_schema
 
@@ -19,6 +20,7 @@ def files() -> Iterator[tuple[str, bytes]]:
         yield f"schemas/{name}.json", _pretty(json_schema(name))
     yield "schemas/policy.json", _pretty(policy_schema())
     yield "asyncapi.json", _pretty(asyncapi(__version__))
+    yield "openapi.json", _pretty(openapi())
 
 
 def write(directory: Path) -> None:

@@ -73,9 +73,9 @@ _TABLE = (
     Topic("observations", _days(90), written_by="desk", read_by="monitor"),
     Topic("evidence", _days(400), written_by="desk", read_by="monitor"),
     Topic("opinions", _days(30), written_by="publishers (AI reviewers)", read_by="desk, monitor"),
-    Topic("pairs", _days(30), written_by="publishers", read_by="desk"),
-    Topic("feedback", -1, "compact", written_by="desk", read_by="exports"),
-    Topic("preferences", -1, "compact", written_by="desk", read_by="exports"),
+    Topic("pairs", _days(30), written_by="publishers", read_by="desk, console"),
+    Topic("feedback", -1, "compact", written_by="desk", read_by="console, exports"),
+    Topic("preferences", -1, "compact", written_by="desk", read_by="desk, console, exports"),
     Topic("audit", -1, durable=True, written_by="router, desk, executor", read_by="audit, console"),
     Topic("alerts", _days(90), written_by="monitor", read_by="monitor, console, notifications"),
     Topic("dlq", _days(30), bytes_max=6 * MIB, written_by="router, desk, executor", read_by="operators"),
@@ -87,6 +87,8 @@ EXECUTOR_TOPICS = ("execute", "results", "closed", "held", "escalation", "execut
 DESK_TOPICS = ("review", "escalation", "review.seeded", "verdicts", "results", "opinions", "reviews", "actions",
                "execute", "held", "closed", "decisions", "observations", "evidence", "feedback", "pairs", "preferences",
                "dlq")  # fmt: skip
+CONSOLE_TOPICS = ("actions", "verdicts", "reviews", "decisions", "closed", "results", "pairs", "preferences",
+                  "feedback")  # fmt: skip
 CONTROL_TOPICS = ("control", "control.heartbeat", "control.acks")
 """What every role that is stopped by control needs besides."""
 

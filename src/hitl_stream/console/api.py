@@ -1,0 +1,443 @@
+"""`/api/v1`: each route reads a request, asks the office, and answers; what it means stands in the modules beside.
+
+Every route names the scope that its token needs, and every status that it can answer.
+"""
+
+# No `from __future__ import annotations`: FastAPI reads annotations that name what a function around them was given.
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import AfterValidator, BaseModel
+
+from hitl_stream.console import bodies, proposing, reviewing, stopping
+from hitl_stream.console.auth import Failures, demand, identify
+from hitl_stream.console.bodies import DIGEST, PATTERN, RECEIPT
+from hitl_stream.console.office import Office, Who
+from hitl_stream.console.people import Scope
+from hitl_stream.console.problems import MEDIA_TYPE, ProblemError
+from hitl_stream.console.store import WITHOUT_MAX, Order
+from hitl_stream.wire.records import time_text
+
+PREFIX = "/api/v1"
+ITEMS_MAX = 4
+"""Handed out at once: one for the page, and the next three."""
+FEEDBACK_MAX = 500
+AFTER = r"^([0-9]{1,5}:[0-9]{1,18}(,[0-9]{1,5}:[0-9]{1,18})*)?$"
+"""How far each partition was read, such as `0:812,1:640`."""
+TITLES: Mapping[int, str] = {
+    400: "The request cannot be read, or carries a cookie",
+    401: "Nobody is signed in, or not any more",
+    403: "Who is signed in may not do this",
+    404: "There is no such thing for who is signed in",
+    409: "It has changed meanwhile, or somebody else holds it",
+    413: "The body is too long",
+    421: "The request was meant for another host",
+    422: "The request is understood, and wrong",
+    429: "Too many wrong secrets came from this address",
+    500: "An error of hitl itself",
+    503: "Kafka or the database is away; nothing was written",
+    504: "Nobody can tell whether it was written; ask again with the same id",
+}
+EVERYWHERE = (400, 401, 403, 413, 421, 422, 429, 500, 503)
+bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="bearer",
+    description="A token from `hitl user token`, or the secret of a session. Cookies are not taken.",
+)
+
+
+def _text(text: str) -> str:
+    if any(ord(one) < 32 or ord(one) == 127 or 0xD800 <= ord(one) < 0xE000 for one in text):
+        raise ValueError("it holds a control character, or half of a character; expected text")
+    return text
+
+
+Name = Annotated[str, Path(min_length=1, max_length=200, pattern=PATTERN), AfterValidator(_text)]
+Word = Annotated[str, Query(min_length=1, max_length=200, pattern=PATTERN), AfterValidator(_text)]
+LongName = Annotated[str, Path(min_length=1, max_length=700, pattern=PATTERN), AfterValidator(_text)]
+
+
+class CallerDependency:
+    """Says who asks, after looking whether their token is for this."""
+
+    def __init__(self, office: Office, failures: Failures, scope: Scope | None) -> None:
+        self.office, self.failures, self.scope = office, failures, scope
+
+    async def __call__(
+        self, request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+    ) -> Who:
+        """Return who asks."""
+        secret = shown.credentials if shown is not None else None
+        who = await identify(self.office, self.failures, secret, address_of(request))
+        if self.scope is not None:
+            demand(who, self.scope)
+        return who
+
+
+def address_of(request: Request) -> str:
+    """Return where a request comes from."""
+    return request.client.host if request.client is not None else "unknown"
+
+
+def answer(data: Any, status: int = 200) -> Response:
+    """Return data as JSON, records in the bytes in which they were written."""
+    return Response(msgspec.json.encode(data), status, media_type="application/json")
+
+
+def documented(model: type[BaseModel] | None, status: int, *more: int) -> dict[int | str, dict[str, Any]]:
+    """Return what a route can answer: this, and a problem for everything else."""
+    good: dict[str, Any] = {"description": "Done"} if model is None else {"model": model, "description": "Done"}
+    problems: dict[int | str, dict[str, Any]] = {
+        code: {
+            "description": TITLES[code],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}},
+        }
+        for code in sorted({*EVERYWHERE, *more})
+    }
+    return {status: good, **problems}
+
+
+def router(office: Office, failures: Failures) -> APIRouter:
+    """Return the routes over an office."""
+    api = APIRouter(prefix=PREFIX)
+
+    def needs(scope: Scope | None) -> Any:
+        return Depends(CallerDependency(office, failures, scope))
+
+    _sessions(api, office, failures, needs(None))
+    _actions(api, office, needs)
+    _items(api, office, needs(Scope.DECIDE), needs(Scope.QUEUES))
+    _batches(api, office, needs(Scope.RELEASE_BATCH), needs(Scope.QUEUES))
+    _pairs(api, office, needs(Scope.PAIRS))
+    _control(api, office, needs)
+    return api
+
+
+Needs = Callable[[Scope | None], Any]
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+def _sessions(api: APIRouter, office: Office, failures: Failures, anybody: Any) -> None:
+    @api.post(
+        "/sessions",
+        status_code=201,
+        tags=["people"],
+        responses=documented(bodies.Session, 201),
+        summary="Sign in",
+    )
+    async def sign_in(request: Request, ask: bodies.SignIn) -> Response:
+        """Begin a session of at most eight hours. Its secret is told once, and is shown as a bearer token."""
+        now_ms, address = office.clock_ms(), address_of(request)
+        failures.check(address, now_ms)
+        begun = await office.people.sign_in(ask.name, ask.password, now_ms)
+        if begun is None:
+            failures.failed(address, now_ms)
+            raise ProblemError(
+                "not_signed_in",
+                "name and password do not fit, or there were too many that did not",
+                todo="Try again, or ask an administrator: hitl user password NAME.",
+            )
+        account = begun.session.account
+        return answer(
+            {
+                "token": begun.secret,
+                "until": time_text(begun.session.until_ms),
+                "name": account.name,
+                "roles": account.roles,
+                "scopes": sorted(scope for scope in Scope if account.may_use(scope)),
+            },
+            201,
+        )
+
+    @api.delete("/sessions", status_code=204, tags=["people"], responses=documented(None, 204), summary="Sign out")
+    async def sign_out(
+        who: Annotated[Who, anybody], shown: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+    ) -> Response:
+        """End the session whose secret is shown. A token is ended by an administrator."""
+        if shown is not None:
+            await office.people.sign_out(shown.credentials)
+        return Response(status_code=204)
+
+    @api.get("/me", tags=["people"], responses=documented(bodies.Me, 200), summary="Who am I?")
+    async def me(who: Annotated[Who, anybody]) -> Response:
+        """Say who shows this token, and what it is good for by now."""
+        account, now_ms = who.account, office.clock_ms()
+        qualified = {name: time_text(ms) for name, ms in account.qualifications.items() if ms > now_ms}
+        return answer(
+            {
+                "name": account.name,
+                "kind": account.kind.value,
+                "roles": account.roles,
+                "tenants": account.tenants,
+                "scopes": sorted(who.scopes),
+                "fresh": who.fresh,
+                "qualified": qualified,
+            }
+        )
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+def _actions(api: APIRouter, office: Office, needs: Needs) -> None:
+    @api.post(
+        "/actions",
+        status_code=202,
+        tags=["actions"],
+        responses=documented(bodies.Proposed, 202, 504),
+        summary="Propose an action",
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ProposedAction"}}},
+            }
+        },
+    )
+    async def propose(request: Request, who: Annotated[Who, needs(Scope.PROPOSE)]) -> Response:
+        """Append an action, to be routed like any other. Who proposes it is who shows the token.
+
+        The same bytes again are safe: the router drops what it has seen.
+        """
+        return answer(await proposing.propose(office, who, await request.body()), 202)
+
+    @api.get(
+        "/actions/{tenant}/{action_id:path}",
+        tags=["actions"],
+        responses=documented(bodies.Story, 200, 404),
+        summary="What became of an action",
+    )
+    async def story(tenant: Name, action_id: Name, who: Annotated[Who, needs(Scope.READ)]) -> Response:
+        """Tell the story of an action, in order."""
+        return answer(await proposing.story(office, who, tenant, action_id))
+
+    @api.get(
+        "/feedback",
+        tags=["actions"],
+        responses=documented(bodies.Feedbacks, 200),
+        summary="What people said",
+    )
+    async def feedback(
+        who: Annotated[Who, needs(Scope.FEEDBACK)],
+        after: Annotated[str, Query(max_length=20_000, pattern=AFTER)] = "",
+        limit: Annotated[int, Query(ge=1, le=FEEDBACK_MAX)] = 100,
+        agent: Word | None = None,
+    ) -> Response:
+        """Return rejections and changes, with reason and note, oldest first; a service learns of its own agent only.
+
+        Of `limit` records read, those of other tenants and agents are left out.
+        """
+        rows, page = await proposing.feedback(office, who, _places(after), limit, agent)
+        cursor = ",".join(f"{part}:{offset}" for part, offset in sorted(page.after.items()))
+        return answer({"feedback": rows, "after": cursor, "more": page.more})
+
+
+def _places(after: str) -> dict[int, int]:
+    pairs = (one.split(":") for one in after.split(",") if one)
+    return {int(part): int(offset) for part, offset in pairs}
+
+
+# --- items ------------------------------------------------------------------------------------------------------------
+
+
+def _items(api: APIRouter, office: Office, decider: Any, looker: Any) -> None:
+    @api.get("/queues", tags=["review"], responses=documented(bodies.Queues, 200), summary="How full the queues are")
+    async def queues(who: Annotated[Who, looker]) -> Response:
+        """Return the queues, how many items wait, since when, and how much money."""
+        return answer({"queues": await proposing.queues(office, who), "stale_s": await reviewing.stale_s(office)})
+
+    @api.get(
+        "/queues/{queue}/next",
+        tags=["review"],
+        responses=documented(bodies.Next, 200, 404),
+        summary="Be given what is most pressing",
+    )
+    async def next_(
+        queue: Name,
+        who: Annotated[Who, decider],
+        order: Order = "deadline",
+        count: Annotated[int, Query(ge=1, le=ITEMS_MAX)] = 1,
+        without: Annotated[list[Word], Query(max_length=WITHOUT_MAX)] = [],  # noqa: B006  FastAPI copies it
+    ) -> Response:
+        """Claim up to `count` items for two minutes each; `without` are items that were put aside."""
+        found = await reviewing.next_items(office, who, queue, order, count, without)
+        return answer({"items": found, "stale_s": await reviewing.stale_s(office)})
+
+    @api.get("/items/{item}", tags=["review"], responses=documented(bodies.Item, 200, 404), summary="Look at an item")
+    async def look(item: Name, who: Annotated[Who, looker]) -> Response:
+        """Return an item; of one that the caller has judged, what that did."""
+        return answer(await reviewing.look(office, who, item))
+
+    @api.post(
+        "/items/{item}/claim",
+        tags=["review"],
+        responses=documented(bodies.Claimed, 200, 404, 409),
+        summary="Claim an item, or keep it",
+    )
+    async def claim(item: Name, who: Annotated[Who, decider]) -> Response:
+        """Take an item for two minutes, or keep it for two more."""
+        held = await reviewing.claim_item(office, who, item)
+        return answer({"item": held.item, "until": time_text(held.until_ms)})
+
+    @api.delete(
+        "/items/{item}/claim",
+        status_code=204,
+        tags=["review"],
+        responses=documented(None, 204, 409, 504),
+        summary="Give a claim back",
+    )
+    async def unclaim(
+        item: Name,
+        who: Annotated[Who, decider],
+        view: Annotated[str | None, Query(pattern=DIGEST)] = None,
+        painted: Annotated[str | None, Query(pattern=RECEIPT)] = None,
+    ) -> Response:
+        """Leave an item. With the card's view and receipt, that it was looked at is noted."""
+        await reviewing.skip(office, who, item, view, painted)
+        return Response(status_code=204)
+
+    @api.post(
+        "/items/{item}/painted",
+        tags=["review"],
+        responses=documented(bodies.PaintedAt, 200, 404, 409),
+        summary="Say that the card is on the page",
+    )
+    async def painted(item: Name, ask: bodies.Painted, who: Annotated[Who, decider]) -> Response:
+        """Return a receipt with the time, which the verdict carries."""
+        return _painted(await reviewing.painted(office, who, item, ask.view))
+
+    @api.post(
+        "/items/{item}/verdict",
+        status_code=202,
+        tags=["review"],
+        summary="Judge an item",
+        responses=documented(bodies.Said, 202, 404, 409, 504),
+    )
+    async def verdict(item: Name, ask: bodies.VerdictAsk, who: Annotated[Who, decider]) -> Response:
+        """Sign a verdict in the caller's name, and append it. What it did is told by the item a moment later.
+
+        With an `id` of the client's own, sending it again is safe. 409: the item is another by now.
+        """
+        return _said(await reviewing.judge(office, who, item, ask))
+
+
+def _painted(found: tuple[int, str]) -> Response:
+    at_ms, receipt = found
+    return answer({"painted": time_text(at_ms), "receipt": receipt})
+
+
+def _said(found: reviewing.Said) -> Response:
+    place = found.place
+    told = {"id": found.id, "topic": place.topic, "partition": place.partition, "offset": place.offset}
+    return answer(told, 202)
+
+
+# --- batches and pairs ------------------------------------------------------------------------------------------------
+
+
+def _batches(api: APIRouter, office: Office, releaser: Any, looker: Any) -> None:
+    @api.get("/batches", tags=["review"], responses=documented(bodies.Batches, 200), summary="The batches")
+    async def batches(who: Annotated[Who, looker]) -> Response:
+        """Return the batches of the caller's queues."""
+        return answer(
+            {
+                "batches": await reviewing.batches(office, who),
+                "stale_s": await reviewing.stale_s(office),
+            }
+        )
+
+    @api.post(
+        "/batches/{batch:path}/painted",
+        tags=["review"],
+        responses=documented(bodies.PaintedAt, 200, 404, 409),
+        summary="Say that the batch's card is on the page",
+    )
+    async def painted(batch: LongName, ask: bodies.Painted, who: Annotated[Who, releaser]) -> Response:
+        """Return a receipt with the time, which the release carries."""
+        return _painted(await reviewing.batch_painted(office, who, batch, ask.view))
+
+    @api.post(
+        "/batches/{batch:path}/release",
+        status_code=202,
+        tags=["review"],
+        summary="Release a batch",
+        responses=documented(bodies.Said, 202, 404, 409, 504),
+    )
+    async def release(batch: LongName, ask: bodies.ReleaseAsk, who: Annotated[Who, releaser]) -> Response:
+        """Sign the release of a whole batch, over the root of its actions. It wants a fresh sign-in."""
+        return _said(await reviewing.release_batch(office, who, batch, ask))
+
+
+def _pairs(api: APIRouter, office: Office, labeller: Any) -> None:
+    @api.get("/pairs/next", tags=["pairs"], responses=documented(bodies.NextPair, 200), summary="The next pair")
+    async def next_(who: Annotated[Who, labeller]) -> Response:
+        """Return a pair of outputs to be compared; which of them stands on the left is a coin toss."""
+        return answer({"pair": reviewing.next_pair(office, who)})
+
+    @api.post(
+        "/pairs/{pair}/painted",
+        tags=["pairs"],
+        responses=documented(bodies.PaintedAt, 200, 404, 409),
+        summary="Say that the pair is on the page",
+    )
+    async def painted(pair: Name, ask: bodies.Painted, who: Annotated[Who, labeller]) -> Response:
+        """Return a receipt with the time, which the verdict carries."""
+        return _painted(reviewing.pair_painted(office, who, pair, ask.view))
+
+    @api.post(
+        "/pairs/{pair}/verdict",
+        status_code=202,
+        tags=["pairs"],
+        summary="Say which output is better",
+        responses=documented(bodies.Said, 202, 404, 409, 504),
+    )
+    async def verdict(pair: Name, ask: bodies.PairAsk, who: Annotated[Who, labeller]) -> Response:
+        """Sign which of two outputs the caller prefers. Nothing runs by it."""
+        return _said(await reviewing.prefer(office, who, pair, ask))
+
+
+# --- control ----------------------------------------------------------------------------------------------------------
+
+
+def _control(api: APIRouter, office: Office, needs: Needs) -> None:
+    @api.get("/switches", tags=["control"], responses=documented(bodies.Switches, 200), summary="What is engaged")
+    async def switches(who: Annotated[Who, needs(Scope.SWITCHES)]) -> Response:
+        """Return the engaged kill switches that concern tenants of the caller's."""
+        watched = office.watched
+        return answer(
+            {
+                "epoch": watched.control.epoch,
+                "effective": watched.effective,
+                "missing": watched.missing(),
+                "switches": stopping.switches(office, who),
+            }
+        )
+
+    @api.post(
+        "/switches",
+        status_code=202,
+        tags=["control"],
+        responses=documented(bodies.Appended, 202, 504),
+        summary="Engage a kill switch",
+    )
+    async def engage(ask: bodies.EngageAsk, who: Annotated[Who, needs(Scope.ENGAGE)]) -> Response:
+        """Stop what is in scope. Releasing it takes two operators' own keys: `hitl release`."""
+        standing = await stopping.engage(office, who, ask)
+        return answer({"epoch": standing.epoch, "at": time_text(standing.at_ms)}, 202)
+
+    @api.post(
+        "/commands",
+        status_code=202,
+        tags=["control"],
+        responses=documented(bodies.Appended, 202, 504),
+        summary="Pass on a command that was signed elsewhere",
+    )
+    async def command(ask: bodies.CommandAsk, who: Annotated[Who, needs(Scope.COMMANDS)]) -> Response:
+        """Append a command to `control` as it is. Whether it counts is control's to say."""
+        place = await stopping.pass_on(office, who, ask.jws)
+        return answer({"epoch": place.offset, "at": time_text(place.at_ms)}, 202)
