@@ -25,6 +25,10 @@ COMMANDS = [
     for who, command in re.findall(r"^(\w+)\$ (.*)$", block, re.MULTILINE)
 ]
 COMMAND_SECONDS_MAX = 90.0
+ASKED = ("813", "816", "818")
+"""What waits for a second holder, by the numbers that the page gives it."""
+GONE = "host-2/executor/0"
+"""The executor that the page says farewell to; control has heard of it."""
 
 
 @pytest.fixture
@@ -34,7 +38,9 @@ def place(kafka: str, topics: Topics, tmp_path: Path) -> Iterator[OnCall]:
         own = tmp_path / name
         own.mkdir(mode=0o700)
         shutil.copy2(made.keys_dir / f"{name}-1.jwk", own)
-    with FakeControl(made):
+    control = FakeControl(made)
+    control.acks = {GONE: 1}
+    with control:
         yield made
 
 
@@ -51,13 +57,13 @@ def run(place: OnCall, who: str, command: str) -> subprocess.CompletedProcess[st
 
 def test_the_page_shows_every_verb_and_nothing_else():
     shown = {" ".join(command.split()[:2]) for _, command in COMMANDS if command.startswith("hitl ")}
-    assert shown == {"hitl kill", "hitl switches", "hitl release", "hitl drill"}
+    assert shown == {f"hitl {verb}" for verb in ("kill", "switches", "farewell", "release", "keys", "confirm", "drill")}
 
 
 @pytest.mark.slow
 def test_every_command_of_the_page_does_what_it_says(place: OnCall):
     """The release takes its minute; the drill has a test of its own (test_drill)."""
-    numbers = {"812": 0, "813": 0}
+    numbers = {"812": 0, **dict.fromkeys(ASKED, 0)}
     for who, line in COMMANDS:
         if line.startswith("hitl drill"):
             continue
@@ -67,13 +73,16 @@ def test_every_command_of_the_page_does_what_it_says(place: OnCall):
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         log = place.log()
         numbers["812"] = max(log.control.switches.all, default=0)
-        numbers["813"] = max(log.control.pending, default=numbers["813"])
+        asked = max(log.control.pending, default=numbers["813"])
+        numbers |= dict.fromkeys(ASKED, asked)
 
     control = place.log().control
     assert control.switches.engaged == {}
     (switch,) = control.switches.all.values()
     assert (switch.scope, switch.reason, switch.by) == (("campaign:cmp-7", "tenant:acme"), "wrong landing page", "ana")
     assert (place.state_dir / "HALT").exists()
+    assert GONE in control.farewells
+    assert control.keys["cem-1"].until < control.keys["ana-1"].until
 
 
 def test_what_the_page_shows_is_what_is_printed(place: OnCall):
