@@ -41,7 +41,8 @@ from hitl_stream.settings import Settings
 from hitl_stream.wire import records
 from hitl_stream.wire.codec import Decoded, decode
 from hitl_stream.wire.policy_file import LoadedPolicy
-from hitl_stream.wire.seal import SEAL_HEADER, sealer
+from hitl_stream.wire.seal import sealer
+from hitl_stream.wire.via import resealed
 from hitl_stream.wiring import load_policy
 
 CONTROL = "control"
@@ -134,8 +135,7 @@ class Replaying(Decider):
         if via is not None:
             decoded = decode(record.value, headers)
             action_hash = decoded.hash if isinstance(decoded, Decoded) else ""
-            seal = self._seal_via(via + b"\0" + action_hash.encode())
-            headers += [(records.VIA_HEADER, via), (SEAL_HEADER, seal)]
+            headers += resealed(self._seal_via, via, action_hash)
         offset = record.offset * len(topics) + topics.index(record.topic)  # the offsets of two topics may be the same
         return Row(record.value or b"", offset, record.partition, record.timestamp, self._topic, headers=tuple(headers))
 

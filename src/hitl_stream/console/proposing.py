@@ -20,9 +20,10 @@ from hitl_stream.core.action import entity_of
 from hitl_stream.core.switches import folded
 from hitl_stream.wire.codec import Undecodable, decode_bytes
 from hitl_stream.wire.home import home_of, key_of
-from hitl_stream.wire.records import VIA, VIA_HEADER, Via, encode, time_text
-from hitl_stream.wire.seal import SEAL_HEADER, sealer
+from hitl_stream.wire.records import VIA, Via, time_text
+from hitl_stream.wire.seal import sealer
 from hitl_stream.wire.undoing import MARK
+from hitl_stream.wire.via import via_headers
 
 SECRET = ("purpose", "for", "not", "routed", "source")
 """Members of records that no answer holds."""
@@ -76,9 +77,8 @@ async def propose(office: Office, who: Who, value: bytes) -> Proposed:
     entity = entity_of(action)
     partition = home_of(action, tenant, entity, office.topics.partitions)
     topic = office.topics.name("actions")
-    via = encode(Via(role="console", from_=office.instance, by=who.account.name))
-    seal = sealer(office.via_key, topic, VIA)(via + b"\0" + decoded.hash.encode())
-    headers = [(VIA_HEADER, via), (SEAL_HEADER, seal)]
+    via = Via(role="console", from_=office.instance, by=who.account.name)
+    headers = via_headers(sealer(office.via_key, topic, VIA), via, decoded.hash)
     stands = await office.writer.append(
         "actions", partition, decoded.raw, key=key_of(tenant, entity, action.agent.id), headers=headers
     )

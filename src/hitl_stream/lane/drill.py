@@ -42,10 +42,11 @@ from hitl_stream.lane.reader import Span, Spans, read, spans
 from hitl_stream.lane.step import Header
 from hitl_stream.wire.codec import Decoded, decode
 from hitl_stream.wire.home import home
-from hitl_stream.wire.records import VIA, VIA_HEADER, time_text
-from hitl_stream.wire.seal import SEAL_HEADER, SealKey, sealer
+from hitl_stream.wire.records import VIA, Via, time_text
+from hitl_stream.wire.seal import SealKey, sealer
 from hitl_stream.wire.signing import SigningKey
 from hitl_stream.wire.topics import TopicSet
+from hitl_stream.wire.via import via_headers
 
 TENANT = DRILL[0].partition(":")[2]
 TICK_S = 0.01
@@ -316,13 +317,13 @@ def action(template: Mapping[str, Any], run: str, number: int, account: str, now
 def vouching(seal: SealKey, topic: str, run: str) -> Callable[[bytes], list[Header]]:
     """Return a function that gives an action the headers by which routers know that control wrote it."""
     sealed = sealer(seal, topic, VIA)
-    via = orjson.dumps({"role": "control", "from": f"{TENANT}/{run}", "by": TENANT, "supersedes": None})
+    via = Via(role="control", from_=f"{TENANT}/{run}", by=TENANT)
 
     def headers(value: bytes) -> list[Header]:
         decoded = decode(value)
         if not isinstance(decoded, Decoded):
             raise BrokenError(f"the drill's action cannot be read: {decoded.error}: {decoded.why}")
-        return [(VIA_HEADER, via), (SEAL_HEADER, sealed(via + b"\0" + decoded.hash.encode()))]
+        return via_headers(sealed, via, decoded.hash)
 
     return headers
 

@@ -32,6 +32,7 @@ from hitl_stream.wire.desk_records import HUMAN_DECISION, REVIEW, NeedRow, is_lo
 from hitl_stream.wire.records import VIA, decode_approved, head_of, header
 from hitl_stream.wire.seal import SEAL_HEADER, sealed
 from hitl_stream.wire.trust_at import TrustAt
+from hitl_stream.wire.via import vouched
 from hitl_stream.wire.whose import Seals
 
 VERDICTS, DECISIONS, REVIEWS = "verdicts", "decisions", "reviews"
@@ -301,7 +302,7 @@ class People:
         value = record.value or b""
         keys = self.seals.keys.get(DESK)
         if keys is not None:
-            head = via + b"\0" + hashlib.sha256(value).hexdigest().encode()
+            head = vouched(via, hashlib.sha256(value).hexdigest())
             if not sealed(keys, record.topic, VIA, head, header(record.headers, SEAL_HEADER) or b""):
                 return
         try:

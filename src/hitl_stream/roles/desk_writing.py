@@ -6,8 +6,8 @@ One `Writing` serves one batch of records. What it writes goes into one transact
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
-import orjson
 from msgspec import structs
 
 from hitl_stream.core.edits import diff
@@ -29,8 +29,9 @@ from hitl_stream.wire.records import Proof
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealer
 from hitl_stream.wire.topics import TABLE, TopicSet
 from hitl_stream.wire.verdicts import Given
+from hitl_stream.wire.via import via_headers
 
-ROLE = "desk"
+ROLE: Final = "desk"
 WRITES = {
     "reviews": desk_records.REVIEW,
     "execute": records.DECISION,
@@ -153,9 +154,8 @@ class Writing:
         decoded = decode_bytes(proposal, {})
         assert isinstance(decoded, Decoded)  # the edits were looked at
         supersedes = card.decision.action_id
-        via = orjson.dumps({"role": ROLE, "from": card.state.source, "by": verdict.by, "supersedes": supersedes})
-        seal = self.papers.seal_via(via + b"\0" + decoded.hash.encode())
-        headers = [(records.VIA_HEADER, via), (SEAL_HEADER, seal), *traces(card)]
+        via = records.Via(role=ROLE, from_=card.state.source, by=verdict.by, supersedes=supersedes)
+        headers = [*via_headers(self.papers.seal_via, via, decoded.hash), *traces(card)]
         self.outputs.append(Output(self.papers.names[ACTIONS], partition, kept.key, proposal, headers, index))
         self.tally.proposed += 1
 
@@ -168,7 +168,7 @@ class Writing:
         if review.ended:
             self.draft.put(review.item, card.ended(partition, self.moment.now_ms + KEEP_ENDED_MS))
         else:
-            self.draft.put(review.item, card.item(value))
+            self.draft.put(review.item, card.item(value, review))
         if card.lot is not None:
             self.followed(index, card.lot, review)
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
-import orjson
-
 from hitl_stream.core.action import Action, Entity, entity_of
 from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.control import DRILL
@@ -42,6 +40,7 @@ from hitl_stream.wire.home import home, home_of, key_of
 from hitl_stream.wire.records import execute_by_ms
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, Draw, Lot, SealKey, sealed, sealer
 from hitl_stream.wire.topics import TABLE, TopicSet
+from hitl_stream.wire.via import via_headers, vouched
 from hitl_stream.wire.writer import NAMES, Writer
 
 IDENTITY_BYTES = 16
@@ -498,7 +497,7 @@ class _Batch:
         except (ValueError, RecursionError):
             return _Sender(trace=trace, headers=kept, forged=True)
         keys = settings.seal_keys if read.role == "router" else settings.proposers.get(read.role, {})
-        if not sealed(keys, topic, records.VIA, via + b"\0" + decoded.hash.encode(), seal):
+        if not sealed(keys, topic, records.VIA, vouched(via, decoded.hash), seal):
             return _Sender(trace=trace, headers=kept, forged=True)
         return _Sender(
             read.by, read.supersedes, trace, kept, own=read.role != "router" or read.by is not None, role=read.role
@@ -546,12 +545,11 @@ class _Batch:
         """Send an action to its home partition, bytes untouched, in the same transaction."""
         place = f"{record.topic}/{record.partition}/{record.offset}"
         # Whose seal vouched for the sender was checked; from here on it is ours, so that the place can be ours too.
-        via = orjson.dumps({"role": "router", "from": place, "by": sender.by, "supersedes": sender.supersedes})
-        seal = self.router._seal_via[record.topic](via + b"\0" + decoded.hash.encode())
+        via = records.Via(role="router", from_=place, by=sender.by, supersedes=sender.supersedes)
         headers = [
             (name, content or b"") for name, content in record.headers if name not in (records.VIA_HEADER, SEAL_HEADER)
         ]
-        headers += [(records.VIA_HEADER, via), (SEAL_HEADER, seal)]
+        headers += via_headers(self.router._seal_via[record.topic], via, decoded.hash)
         self.outputs.append(Output(record.topic, home, key, record.value, headers, index))
         self.tally.moved += 1
 

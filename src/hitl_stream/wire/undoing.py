@@ -15,15 +15,15 @@ import orjson
 
 from hitl_stream.core.action import ACTION_BYTES_MAX, Action, Change
 from hitl_stream.core.reversal import Irreversible, inverse
+from hitl_stream.wire import via
 from hitl_stream.wire.codec import Decoded, Undecodable, decode_bytes
-from hitl_stream.wire.records import VIA, VIA_HEADER, Result
-from hitl_stream.wire.seal import SEAL_HEADER, SealKey, sealer
+from hitl_stream.wire.records import VIA, Result, Via
+from hitl_stream.wire.seal import SealKey, sealer
 
 MARK = "~undo-"
 """Ids of publishers hold no tilde."""
 ID_LENGTH_MAX = 200
 HASH_LETTERS = 12
-ROLE = "console"
 
 
 class Undo(msgspec.Struct, frozen=True):
@@ -60,9 +60,7 @@ def undo_id(action_id: str, action_hash: str) -> str:
 
 def via_headers(topic: str, key: SealKey, undone: Undo, source: str, by: str) -> list[tuple[str, bytes]]:
     """Return the headers that say whose proposal it is, sealed by a console. `source` is the place of the result."""
-    via = orjson.dumps({"role": ROLE, "from": source, "by": by, "supersedes": None})
-    seal = sealer(key, topic, VIA)(via + b"\0" + undone.decoded.hash.encode())
-    return [(VIA_HEADER, via), (SEAL_HEADER, seal)]
+    return via.via_headers(sealer(key, topic, VIA), Via(role="console", from_=source, by=by), undone.decoded.hash)
 
 
 def _members(
