@@ -6,6 +6,7 @@ half of one behind. Statements are written once, with `?` for a value; where the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -54,6 +55,34 @@ class Database(Protocol):
 
     async def close(self) -> None:
         """Let go of every connection, after what is under way."""
+
+
+class Tables:
+    """Tables in a database, which `prepare` makes, or refuses, before they are first used."""
+
+    def __init__(self, database: Database, prepare: Callable[[Tx], None]) -> None:
+        self.database = database
+        self._prepare = prepare
+        self._ready = False
+        self._preparing = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        await self.database.close()
+
+    async def _read(self, work: Callable[[Tx], T]) -> T:
+        await self._prepared()
+        return await self.database.read(work)
+
+    async def _write(self, work: Callable[[Tx], T]) -> T:
+        await self._prepared()
+        return await self.database.write(work)
+
+    async def _prepared(self) -> None:
+        async with self._preparing:
+            if not self._ready:
+                await self.database.write(self._prepare)
+                self._ready = True
 
 
 def is_dsn(place: str | Path) -> bool:

@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Struct
 
-from hitl_stream.console.database import Database, Row, Tx, open_database
+from hitl_stream.console.database import Database, Row, Tables, Tx, open_database
 from hitl_stream.core.errors import RefusedError, SettingsError, UsageError
 from hitl_stream.core.escape import escaped
 from hitl_stream.core.switches import folded
@@ -183,16 +183,14 @@ def open_people(place: str | Path, hasher: PasswordHasher | None = None) -> Peop
     return People(open_database(place, durable=True), hasher)
 
 
-class People:
+class People(Tables):
     """The accounts. Tables are made with the first use. What is refused raises `RefusedError` or `UsageError`."""
 
     def __init__(self, database: Database, hasher: PasswordHasher | None = None) -> None:
-        self.database = database
+        super().__init__(database, prepare)
         self._hasher = hasher or PasswordHasher()
         self._nobody = ""
         """What a password is compared with where there is none: an answer takes as long for a name that is unknown."""
-        self._ready = False
-        self._preparing = asyncio.Lock()
 
     # --- accounts ---
 
@@ -412,26 +410,6 @@ class People:
             return None
 
         return await self._read(work)
-
-    # --- the database ---
-
-    async def close(self) -> None:
-        """Let go of the database."""
-        await self.database.close()
-
-    async def _read(self, work: Callable[[Tx], T]) -> T:
-        await self._prepare()
-        return await self.database.read(work)
-
-    async def _write(self, work: Callable[[Tx], T]) -> T:
-        await self._prepare()
-        return await self.database.write(work)
-
-    async def _prepare(self) -> None:
-        async with self._preparing:
-            if not self._ready:
-                await self.database.write(prepare)
-                self._ready = True
 
 
 def prepare(tx: Tx) -> None:

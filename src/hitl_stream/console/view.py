@@ -10,8 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 
 from msgspec import Raw
 
-from hitl_stream.console.database import Database, Row, Tx, marks, open_database
+from hitl_stream.console.database import Database, Row, Tables, Tx, marks, open_database
 from hitl_stream.console.store import (
     LEASE_MS,
     LOTS_MAX,
@@ -114,14 +113,12 @@ def open_view(place: str | Path) -> SqlStore:
     return SqlStore(open_database(place))
 
 
-class SqlStore(Store):
+class SqlStore(Tables, Store):
     """A `Store` over a database, which it closes with itself. Tables are made with the first use."""
 
     def __init__(self, database: Database) -> None:
-        self.database = database
+        super().__init__(database, prepare)
         self._generation: int | None = None
-        self._ready = False
-        self._preparing = asyncio.Lock()
 
     # --- folding ---
 
@@ -231,26 +228,6 @@ class SqlStore(Store):
         if not viewer.may_see(wanted.tenant):
             return ()
         return await self._read(lambda tx: tuple(Hit(*row) for row in tx.rows(*_search(viewer, wanted))))
-
-    # --- the database ---
-
-    async def close(self) -> None:
-        """Let go of the database."""
-        await self.database.close()
-
-    async def _read(self, work: Callable[[Tx], T]) -> T:
-        await self._prepare()
-        return await self.database.read(work)
-
-    async def _write(self, work: Callable[[Tx], T]) -> T:
-        await self._prepare()
-        return await self.database.write(work)
-
-    async def _prepare(self) -> None:
-        async with self._preparing:
-            if not self._ready:
-                await self.database.write(prepare)
-                self._ready = True
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
