@@ -690,6 +690,8 @@ CLAIMS = 10_000
 QUEUES = 40
 """So many that a queue is as long as one is while people hold what is ahead of the others."""
 TAKERS = 4
+SHARE_MAX = 3 / 4
+"""What the people of one console take of all items at most: the faster console leaves work to the other."""
 
 
 @pytest.mark.slow
@@ -701,10 +703,14 @@ def test_two_consoles_never_hand_one_item_to_two_people(kind: str, request: pyte
     log = [item_put(f"i{n:05}", n, queue=f"q{n % QUEUES}") for n in range(wanted)]
     taken: dict[str, list[str]] = {}
 
+    shares = {"a": 0, "b": 0}
+
     async def take_all(store: SqlStore, person: str) -> None:
         for n in range(QUEUES):
-            while (found := await store.take(Viewer(person, ("acme",), (f"q{n}",)), NOW_MS)) is not None:
+            viewer = Viewer(person, ("acme",), (f"q{n}",))
+            while shares[person[0]] < SHARE_MAX * wanted and (found := await store.take(viewer, NOW_MS)) is not None:
                 taken.setdefault(found.claim.item, []).append(person)
+                shares[person[0]] += 1
 
     async def fold_all(store: SqlStore) -> None:
         for start in range(0, wanted, 500):
@@ -724,7 +730,7 @@ def test_two_consoles_never_hand_one_item_to_two_people(kind: str, request: pyte
 
     assert len(taken) == wanted
     assert [item for item, people in taken.items() if len(people) > 1] == []
-    assert {person[0] for people in taken.values() for person in people} == {"a", "b"}
+    assert min(shares.values()) > 0
 
 
 # --- counts, batches, stories -----------------------------------------------------------------------------------------
