@@ -33,17 +33,16 @@ from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.quantity import UndefinedError, as_decimal
 from hitl_stream.core.review import Review, State, may_decide
 from hitl_stream.core.verdicts import BatchRelease, Edit, Verdict
-from hitl_stream.wire.codec import Decoded, decode_bytes
+from hitl_stream.roles.desk_card import Card
 from hitl_stream.wire.desk_records import (
     LotState,
-    decision_of,
     decode_lot,
     decode_review,
     is_lot,
     lot_of,
     review_of,
 )
-from hitl_stream.wire.records import Held
+from hitl_stream.wire.records import Decision
 from hitl_stream.wire.signing import SigningKey
 from hitl_stream.wire.topics import TopicSet
 from hitl_stream.wire.verdicts import claims_by, verdict_value, view_of
@@ -115,24 +114,6 @@ class Said:
     value: bytes
     hash: str
     shown: str
-
-
-@dataclass(frozen=True)
-class _Card:
-    """What stands in an item's record."""
-
-    raw: bytes
-    decision: Held
-    action: Action
-
-    @classmethod
-    def of(cls, value: bytes) -> _Card:
-        state = decode_review(value)
-        raw = bytes(state.action)
-        decision = decision_of(state.routed, raw)
-        decoded = decode_bytes(raw, decision.ce)
-        assert isinstance(decoded, Decoded)  # the desk has read it
-        return cls(raw, decision, decoded.action)
 
 
 @dataclass
@@ -292,7 +273,7 @@ class Reviewers:
             return self._release(robot, ready, painted_s, dwell_s)
         found = self._open[name]
         self._forget(name)  # before it is sent: what the desk answers may be read first
-        card = _Card.of(found.value)
+        card = Card.read(found.value)
         opinion = self.opinion(robot, card.action, card.decision)
         self._policy = card.decision.policy
         shown = orjson.dumps({"item": name, "action": orjson.Fragment(card.raw)}).decode()
@@ -354,7 +335,7 @@ class Reviewers:
         least_ms = floor_of(RELEASE_WORDS, 0) if name in self._ready else self._open[name].review.floor_ms
         return least_ms / 1000 * self._random.uniform(*CAREFUL_FACTOR)
 
-    def opinion(self, robot: Robot, action: Action, decision: Held) -> Opinion:
+    def opinion(self, robot: Robot, action: Action, decision: Decision) -> Opinion:
         """Return what a robot says of an action that was routed so."""
         if robot.temper == "lazy":
             return Opinion("approve")

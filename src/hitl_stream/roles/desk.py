@@ -48,7 +48,7 @@ from hitl_stream.wire import desk_records, judged, records
 from hitl_stream.wire.approved import owners_of
 from hitl_stream.wire.codec import Undecodable, decode_bytes
 from hitl_stream.wire.decided import Decided, read_decided, unsubmitted
-from hitl_stream.wire.desk_records import GivenRow, OpinionRow, is_lot, ms_of, read_lot, state_of
+from hitl_stream.wire.desk_records import GivenRow, OpinionRow, is_lot, ms_of, read_lot, review_of, state_of
 from hitl_stream.wire.home import home
 from hitl_stream.wire.items import item_id
 from hitl_stream.wire.records import Decision, Routed, time_text
@@ -142,9 +142,10 @@ class Desk(Step[DeskState]):
         head = records.head_of(record.value)
         if sealed(self.settings.own_keys, record.topic, desk_records.REVIEW, head, seal):
             card = Card.read(record.value)
-            ends = State(card.state.state) in ENDS
-            forget_ms = record.timestamp + KEEP_ENDED_MS
-            state.recall(name, card.ended(record.partition, forget_ms) if ends else card.item(record.value))
+            if State(card.state.state) in ENDS:
+                state.recall(name, card.ended(record.partition, record.timestamp + KEEP_ENDED_MS))
+            else:
+                state.recall(name, card.item(record.value, review_of(card.state)))
 
     def _recall_lot(self, state: DeskState, record: Record) -> None:
         assert record.key is not None  # it begins as a batch's does
@@ -381,9 +382,8 @@ class _Batch:
             self.writing.draft.again[name] = max(next_ms(kept.review, stopped), now_ms + AGAIN_MS)
             return
         card = Card.read(kept.value)
-        partition = int(card.state.source.rsplit("/", 2)[1])
         self.writing.tally.timed[kept.queue, turn.review.state] += 1
-        self.writing.follow(-1, partition, card, turn, kept)
+        self.writing.follow(-1, card.partition, card, turn, kept)
 
     def _result(self, index: int, record: Record) -> None:
         """End what a newer action has overtaken on the platform."""

@@ -9,14 +9,14 @@ from msgspec import Struct, structs
 from hitl_stream.core import batch as lots
 from hitl_stream.core.action import Action
 from hitl_stream.core.batch import Member, Stage
-from hitl_stream.core.review import State
+from hitl_stream.core.review import Review, State
 from hitl_stream.core.switches import reduces, target_of
 from hitl_stream.lane.step import Header
 from hitl_stream.roles.desk_state import KEEP_ENDED_MS, Ended, Field, Held, Item
 from hitl_stream.roles.router_state import Origin
 from hitl_stream.wire import desk_records, records
 from hitl_stream.wire.codec import Decoded, decode_bytes
-from hitl_stream.wire.desk_records import LotState, ReviewState, decision_of, decode_review, lot_of, review_of
+from hitl_stream.wire.desk_records import LotState, ReviewState, decision_of, decode_review, lot_of
 from hitl_stream.wire.home import key_of
 from hitl_stream.wire.records import Decision
 
@@ -67,11 +67,16 @@ class Card(Struct, frozen=True):
         member = None if state.batch is None else Member(self.index, state.item, state.hash)
         return Ended(State(state.state), state.seen, partition, forget_ms, self.lot, member)
 
-    def item(self, value: bytes) -> Item:
-        """Return what the state keeps of it; `value` is its record."""
+    @property
+    def partition(self) -> int:
+        """Return its partition: that of the record which opened it."""
+        return Origin.of(self.state.source).partition
+
+    def item(self, value: bytes, review: Review) -> Item:
+        """Return what the state keeps of it; `value` is its record, which holds `review`."""
         decision, action = self.decision, self.action
         return Item(
-            review=review_of(self.state),
+            review=review,
             value=value,
             key=key_of(decision.tenant, decision.entity, decision.agent.id),
             target=target_of(action, decision.tenant, decision.entity),

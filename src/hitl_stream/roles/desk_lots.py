@@ -114,7 +114,7 @@ class Lots:
             turn = full(kept.review, self.writing.policy.policy, self.writing.moment.now_ms, stopped, covered=covered)
             if turn is not None:
                 card = Card.read(kept.value)
-                self.writing.follow(index, int(card.state.source.rsplit("/", 2)[1]), card, turn, kept)
+                self.writing.follow(index, card.partition, card, turn, kept)
 
     def release(self, index: int, record: Record, given: Given, claims: BatchRelease, refusal: Refusal | None) -> None:
         """Say what a signed release does; the members are written out by and by."""

@@ -20,6 +20,7 @@ from hitl_stream.wire.records import (
     Held,
     decode_exceptional,
     decode_held,
+    head_of,
     header,
 )
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealed
@@ -64,6 +65,25 @@ def read_decided(
         return Undecodable(ErrorClass.SCHEMA, str(error))
     decoded = decided_action(value, decision)
     return decoded if isinstance(decoded, Undecodable) else Decided(decision, decoded, head)
+
+
+def unsealed(
+    topic: str,
+    kind: str,
+    value: bytes | None,
+    headers: Sequence[tuple[str, bytes]],
+    keys: Mapping[str, SealKey],
+    why: str,
+) -> Undecodable | None:
+    """Say why a record is not one of that type, sealed under one of `keys`; `why` is said of a seal that is not."""
+    if not value:
+        return Undecodable(ErrorClass.EMPTY, "the record has no value")
+    found = header(headers, TYPE_HEADER)
+    if found != kind.encode():
+        return Undecodable(ErrorClass.UNKNOWN_TYPE, f"hitl-type {found!r:.60}, expected {kind}")
+    if not sealed(keys, topic, kind, head_of(value), header(headers, SEAL_HEADER) or b""):
+        return Undecodable(ErrorClass.SEAL, why)
+    return None
 
 
 def unsubmitted(value: bytes) -> Held:

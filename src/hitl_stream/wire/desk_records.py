@@ -20,18 +20,16 @@ from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.events import ErrorClass, Purpose
 from hitl_stream.core.review import Need, Review, State
 from hitl_stream.wire.codec import Decoded, Undecodable
-from hitl_stream.wire.decided import decided_action, unsubmitted
+from hitl_stream.wire.decided import decided_action, unsealed, unsubmitted
 from hitl_stream.wire.records import (
     ACTION_MARK,
     Held,
     Routed,
     decode_held,
     encode,
-    head_of,
-    header,
     time_text,
 )
-from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealed
+from hitl_stream.wire.seal import SealKey
 
 EffectName = Literal["applied", "waiting", "conflict", "late", "refused"]
 VerdictName = Literal["approve", "reject", "change", "escalate"]
@@ -285,6 +283,7 @@ HUMAN_DECISION = "human_decision/1"
 OBSERVATION = "observation/1"
 FEEDBACK = "feedback/1"
 PREFERENCE = "preference/1"
+WRITER = "hitl-seal is not a desk's, which alone writes to {}"
 LOT_KEY = "batch/"
 """What the key of a batch on `reviews` begins with; no item id holds a slash."""
 
@@ -314,7 +313,7 @@ def read_review(
     keys: Mapping[str, SealKey],
 ) -> Stored | Undecodable:
     """Read an item, sealed under one of the desk's `keys`. The router's seal inside is not looked at again."""
-    fault = _fault(topic, REVIEW, value, headers, keys)
+    fault = unsealed(topic, REVIEW, value, headers, keys, WRITER.format(topic))
     if fault is not None:
         return fault
     assert value is not None  # it has a seal
@@ -467,7 +466,7 @@ def read_lot(
     keys: Mapping[str, SealKey],
 ) -> LotState | Undecodable:
     """Read a batch, sealed under one of the desk's `keys`."""
-    fault = _fault(topic, LOT, value, headers, keys)
+    fault = unsealed(topic, LOT, value, headers, keys, WRITER.format(topic))
     if fault is not None:
         return fault
     assert value is not None  # it has a seal
@@ -538,17 +537,3 @@ def lot_of(state: LotState, members: Sequence[Member] = ()) -> Lot:
         escalated=state.escalated,
         seen=state.seen,
     )
-
-
-def _fault(
-    topic: str, kind: str, value: bytes | None, headers: Sequence[tuple[str, bytes]], keys: Mapping[str, SealKey]
-) -> Undecodable | None:
-    """Say why a record on `reviews` is not one of the desk's of that kind."""
-    if not value:
-        return Undecodable(ErrorClass.EMPTY, "the record has no value")
-    found = header(headers, TYPE_HEADER)
-    if found != kind.encode():
-        return Undecodable(ErrorClass.UNKNOWN_TYPE, f"hitl-type {found!r:.60}, expected {kind}")
-    if not sealed(keys, topic, kind, head_of(value), header(headers, SEAL_HEADER) or b""):
-        return Undecodable(ErrorClass.SEAL, f"hitl-seal is not a desk's, which alone writes to {topic}")
-    return None

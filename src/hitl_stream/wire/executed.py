@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from msgspec import Raw
 
@@ -14,7 +14,6 @@ from hitl_stream.wire.records import (
     ApprovalRow,
     Approved,
     Closed,
-    Common,
     Exceptional,
     ExceptionRow,
     Fact,
@@ -22,6 +21,7 @@ from hitl_stream.wire.records import (
     PlatformRow,
     Result,
     encode,
+    shared,
     time_text,
 )
 from hitl_stream.wire.writer import reason_row
@@ -31,7 +31,6 @@ Carried: TypeAlias = Held | Approved
 FACT_SOURCE = "executor"
 TEXT_LENGTH_MAX = 500
 """Of what a platform says in words, or as the name of what it did."""
-_SHARED = Common.__struct_fields__
 
 
 def result_value(
@@ -48,7 +47,7 @@ def result_value(
     """Return the value of a result; times are control time."""
     return encode(
         Result(
-            **_shared(decision),
+            **shared(decision),
             status=status.value,
             by=approvers(decision),
             key=key,
@@ -63,17 +62,17 @@ def result_value(
 
 def closed_value(decision: Carried, raw: bytes, end: End, why: Why, reason: Reason) -> bytes:
     """Return the value of an end without a call; what the gate saw stands behind the decision's own reasons."""
-    shared = _shared(decision)
-    shared["reasons"] = (*decision.reasons, reason_row(reason))
-    return encode(Closed(**shared, end=end.value, why=why.value, by=approvers(decision), action=Raw(raw)))
+    members = shared(decision)
+    members["reasons"] = (*decision.reasons, reason_row(reason))
+    return encode(Closed(**members, end=end.value, why=why.value, by=approvers(decision), action=Raw(raw)))
 
 
 def exceptional_value(decision: Carried, raw: bytes, text: str, queue: str, decide_by_ms: int) -> bytes:
     """Return the value of a question to people: what the platform would not do, or would not tell."""
-    shared = _shared(decision)
+    members = shared(decision)
     saw = cut(text)
     kind: Literal["platform"] = "platform"
-    shared |= {
+    members |= {
         "outcome": Outcome.ESCALATE.name,
         "purpose": Purpose.EXCEPTION.value,
         "reasons": (*decision.reasons, reason_row(Reason(f"exception.{kind}", saw, None, Outcome.ESCALATE, queue))),
@@ -81,7 +80,7 @@ def exceptional_value(decision: Carried, raw: bytes, text: str, queue: str, deci
     }
     return encode(
         Exceptional(
-            **shared,
+            **members,
             origin=decision.origin,
             attempt=decision.attempt,
             held=decision.held,
@@ -116,7 +115,3 @@ def cut(text: object) -> str:
     """Return what of a platform's words is kept; adapters are anybody's code, so that they may be anything."""
     text = str(text)
     return text if len(text) <= TEXT_LENGTH_MAX else text[: TEXT_LENGTH_MAX - 1] + "…"
-
-
-def _shared(decision: Carried) -> dict[str, Any]:
-    return {name: getattr(decision, name) for name in _SHARED}

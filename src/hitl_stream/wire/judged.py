@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from msgspec import Raw
@@ -21,18 +20,19 @@ from hitl_stream.wire.desk_records import (
     Observation,
     Pair,
     Preference,
+    ms_of,
 )
-from hitl_stream.wire.records import Closed, Common, Decision, encode, time_text
-
-_SHARED = Common.__struct_fields__
+from hitl_stream.wire.records import Closed, Decision, encode, shared, time_text
 
 
 def closed_value(
     decision: Decision, raw: bytes, end: End, why: Why, by: Sequence[str], code: str | None, note: str | None
 ) -> bytes:
     """Return the value of an end without execution; `by` are the people who decided, nobody where time did."""
-    shared: dict[str, Any] = {name: getattr(decision, name) for name in _SHARED}
-    return encode(Closed(**shared, end=end.value, why=why.value, by=tuple(by), code=code, note=note, action=Raw(raw)))
+    record = Closed(
+        **shared(decision), end=end.value, why=why.value, by=tuple(by), code=code, note=note, action=Raw(raw)
+    )
+    return encode(record)
 
 
 def decision_value(
@@ -54,7 +54,7 @@ def decision_value(
 ) -> bytes:
     """Return the value of one judgement on `decisions`; of an item that nobody knows there is only what it claims."""
     verdict = claims if isinstance(claims, Verdict) else None
-    latency_s = None if decision is None else (appended_ms - _ms(decision.moment)) / 1000
+    latency_s = None if decision is None else (appended_ms - ms_of(decision.moment)) / 1000
     record = HumanDecision(
         item=item,
         n=n,
@@ -156,7 +156,3 @@ def _word(claims: Judged) -> str:
     if isinstance(claims, Verdict):
         return claims.verdict
     return claims.how if isinstance(claims, Skipped) else "release"
-
-
-def _ms(text: str) -> int:
-    return milliseconds(datetime.fromisoformat(text))

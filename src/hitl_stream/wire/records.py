@@ -94,6 +94,11 @@ class Common(Struct, frozen=True, kw_only=True):
     trace: str | None = None
 
 
+def shared(decision: Common) -> dict[str, Any]:
+    """Return what results and ends repeat of a decision, by member: `tenant` to `epoch`."""
+    return {name: getattr(decision, name) for name in Common.__struct_fields__}
+
+
 class Decision(Common, frozen=True, kw_only=True):
     """A routed action: `execute`, `review`, `escalation`, `review.seeded`, `recommendations`."""
 
