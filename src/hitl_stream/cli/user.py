@@ -1,7 +1,7 @@
 """`hitl user`: who may do what at the console. Accounts, their roles, tenants and qualifications, passwords and tokens.
 
-A secret is never an argument, which every user of the host could read: a password comes from the terminal or a file, a
-token's secret is printed once.
+A secret is never an argument, which every user of the host could read: a password comes from the terminal or a file,
+the secret of a token or a link is printed once.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from hitl_stream.cli.terminal import emit, err, out
 from hitl_stream.console.people import (
     DAY_MS,
     LABELLER,
+    LINK_MS,
     PASSWORD_LENGTH_MAX,
     ROLES,
     Account,
@@ -35,6 +36,7 @@ from hitl_stream.console.people import (
     Scope,
     Token,
     check_password,
+    link_url,
     open_people,
 )
 from hitl_stream.core.errors import UsageError
@@ -55,7 +57,7 @@ PasswordFile = Annotated[Path | None, Parameter(name="--password-file", allow_le
 def register(app: App) -> None:
     """Add the verbs."""
     user = App(name="user", help="Say who may do what at the console: people and services, their roles and tokens.")
-    for verb in (add, remove, role, tenant, qualify, password, token):
+    for verb in (add, remove, role, tenant, qualify, password, link, token):
         user.command(verb)
     user.command(list_, name="list")
     app.command(user)
@@ -240,6 +242,32 @@ def password(name: Name, *, password_file: PasswordFile = None, flags: SettingsF
     assert secret is not None  # it was needed
     _with(settings, lambda people: people.set_password(name, secret))
     _print(f"{escaped(name)} has a new password, and signs in with it from now on.")
+    return 0
+
+
+def link(
+    name: Name,
+    *,
+    json: Json = False,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """Make a link that signs a person in once, within ten minutes; it is printed on stdout, and a newer one ends it.
+
+    Parameters
+    ----------
+    json
+        One object on stdout: {link, until}.
+    """
+    settings, now_ms = flags.load(), _now_ms()
+    if not settings.console_port:
+        raise UsageError("the console has any free port (console_port is 0); say which: --console-port PORT")
+    secret = _with(settings, lambda people: people.link(name, now_ms))
+    found = link_url(settings.console_port, secret)
+    if json:
+        emit({"link": found, "until": _day(now_ms + LINK_MS)})
+        return 0
+    err.print("It signs whoever opens it in, once, within ten minutes, on this machine:", markup=False, soft_wrap=True)
+    _print(found)
     return 0
 
 

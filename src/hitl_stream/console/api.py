@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator, BaseModel
 
 from hitl_stream.console import bodies, proposing, reviewing, stopping
-from hitl_stream.console.auth import Failures, demand, identify
+from hitl_stream.console.auth import Failures, address_of, demand, identify, identify_browser
 from hitl_stream.console.bodies import DIGEST, PATTERN, RECEIPT
 from hitl_stream.console.office import Office, Who
 from hitl_stream.console.people import Scope
@@ -46,7 +46,7 @@ EVERYWHERE = (400, 401, 403, 413, 421, 422, 429, 500, 503)
 bearer = HTTPBearer(
     auto_error=False,
     scheme_name="bearer",
-    description="A token from `hitl user token`, or the secret of a session. Cookies are not taken.",
+    description="A token from `hitl user token`, or the secret of a session. Cookies are for the console's own pages.",
 )
 
 
@@ -71,16 +71,15 @@ class CallerDependency:
         self, request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
     ) -> Who:
         """Return who asks."""
-        secret = shown.credentials if shown is not None else None
-        who = await identify(self.office, self.failures, secret, address_of(request))
+        who = await self._who(request, shown)
         if self.scope is not None:
             demand(who, self.scope)
         return who
 
-
-def address_of(request: Request) -> str:
-    """Return where a request comes from."""
-    return request.client.host if request.client is not None else "unknown"
+    async def _who(self, request: Request, shown: HTTPAuthorizationCredentials | None) -> Who:
+        if shown is not None:
+            return await identify(self.office, self.failures, shown.credentials, address_of(request))
+        return await identify_browser(self.office, self.failures, request)
 
 
 def answer(data: Any, status: int = 200) -> Response:

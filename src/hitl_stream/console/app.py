@@ -2,7 +2,7 @@
 
 In this order, before any route is looked at:
 1. the Host header is one of ours: a page elsewhere cannot reach us under a name of its own (DNS rebinding);
-2. no cookie comes with it: a browser sends those by itself, and a token it does not;
+2. a cookie comes from our own pages only, and never beside a token (`browser`);
 3. the body is read, up to a limit.
 
 Nothing is answered to other origins: there is no CORS header at all.
@@ -27,10 +27,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hitl_stream import __version__
 from hitl_stream.client import Action
+from hitl_stream.console import browser
 from hitl_stream.console.api import PREFIX, router
 from hitl_stream.console.auth import Failures
 from hitl_stream.console.bodies import ProblemBody
 from hitl_stream.console.office import Office
+from hitl_stream.console.pages import pages, static_files
 from hitl_stream.console.problems import MEDIA_TYPE, ProblemError, problem_of
 from hitl_stream.core.errors import HitlError, SettingsError
 from hitl_stream.wire.records import encode
@@ -51,7 +53,10 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
+"""Of every answer; a page has a policy of its own for what it may load (`pages`)."""
 
 
 def application(office: Office, hosts: Collection[str] = LOOPBACK) -> FastAPI:
@@ -65,7 +70,10 @@ def application(office: Office, hosts: Collection[str] = LOOPBACK) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,
     )
-    app.include_router(router(office, Failures()))
+    failures = Failures()
+    app.include_router(router(office, failures))
+    app.include_router(pages(office, failures))
+    app.mount("/static", static_files())
     app.add_exception_handler(HitlError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -148,7 +156,8 @@ class Door:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]
+                given = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(one for one in HEADERS if one[0] not in given)]
             await send(message)
 
         try:
@@ -169,13 +178,8 @@ class Door:
                 where="header Host",
                 todo="Use its own name; further ones are the setting console_hosts.",
             )
-        if scope["path"].startswith(PREFIX) and b"cookie" in headers:
-            raise ProblemError(
-                "cookie",
-                "a cookie came with the request, and cookies are not taken here",
-                where="header Cookie",
-                todo="Send a bearer token, and no cookie.",
-            )
+        if scope["path"].startswith(PREFIX):
+            browser.check(headers, scope["method"])
 
 
 def _name_of(host: str) -> str:

@@ -1,4 +1,4 @@
-"""Who asks: a bearer token or the secret of a session, and no cookie; too many wrong ones, and an address has to wait.
+"""Who asks: a bearer token, or the secret of a session; too many wrong ones, and an address has to wait.
 
 A token is for the scopes that it lists, as far as its account's rights go by now. A session, begun with name and
 password, is for everything that its account may do, and is fresh for a few minutes: tier 3 and the release of a batch
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from starlette.requests import HTTPConnection
+
+from hitl_stream.console.browser import COOKIE
 from hitl_stream.console.office import Office, Who
 from hitl_stream.console.people import DECIDING, Kind, Scope
 from hitl_stream.console.problems import ProblemError
@@ -49,8 +52,10 @@ class Failures:
             self._by.popitem(last=False)
 
 
-async def identify(office: Office, failures: Failures, secret: str | None, address: str) -> Who:
-    """Return who shows this secret."""
+async def identify(
+    office: Office, failures: Failures, secret: str | None, address: str, *, session_only: bool = False
+) -> Who:
+    """Return who shows this secret. `session_only`: it came in a cookie, where no token belongs."""
     now_ms = office.clock_ms()
     failures.check(address, now_ms)
     if not secret:
@@ -61,7 +66,8 @@ async def identify(office: Office, failures: Failures, secret: str | None, addre
             todo="Send: Authorization: Bearer TOKEN. An administrator makes one: hitl user token NAME.",
             headers=CHALLENGE,
         )
-    who = await _who(office, secret, now_ms) if len(secret) <= SECRET_LENGTH_MAX else None
+    known = len(secret) <= SECRET_LENGTH_MAX
+    who = await _who(office, secret, now_ms, session_only=session_only) if known else None
     if who is None:
         failures.failed(address, now_ms)
         raise ProblemError(
@@ -74,8 +80,19 @@ async def identify(office: Office, failures: Failures, secret: str | None, addre
     return who
 
 
-async def _who(office: Office, secret: str, now_ms: int) -> Who | None:
-    bearer = await office.people.bearer(secret, now_ms)
+async def identify_browser(office: Office, failures: Failures, request: HTTPConnection) -> Who:
+    """Return whose session a browser's cookie is; what else it has to show was looked at at the door."""
+    secret = request.cookies.get(COOKIE)
+    return await identify(office, failures, secret, address_of(request), session_only=True)
+
+
+def address_of(request: HTTPConnection) -> str:
+    """Return where a request comes from."""
+    return request.client.host if request.client is not None else "unknown"
+
+
+async def _who(office: Office, secret: str, now_ms: int, *, session_only: bool) -> Who | None:
+    bearer = None if session_only else await office.people.bearer(secret, now_ms)
     if bearer is not None:
         return Who(bearer.account, bearer.scopes)
     session = await office.people.session(secret, now_ms)

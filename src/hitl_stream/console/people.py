@@ -3,7 +3,8 @@
 Rules:
 - An account is a person or a service. A service never decides, releases or promotes, whatever anybody grants it.
 - A name stands in signed verdicts for ever: one that was removed is never given to somebody else.
-- Passwords are kept as argon2id; the secrets of sessions and tokens, 256 bits each, as their SHA-256.
+- Passwords are kept as argon2id; the secrets of sessions, links and tokens, 256 bits each, as their SHA-256.
+- A link signs one person in, once, within `LINK_MS`; a newer one ends it.
 - A session lasts `SESSION_MS` at most, and each request asks anew what its account may do: a right that was taken away
   is gone at once.
 
@@ -31,12 +32,14 @@ from hitl_stream.core.escape import escaped
 from hitl_stream.core.switches import folded
 
 T = TypeVar("T")
-VERSION = 1
+VERSION = 2
 SECRET_BYTES = 32
 SESSION_MS = 8 * 3_600_000
 """A working day; then a person signs in again, and whoever found the browser open does not."""
 FRESH_MS = 5 * 60_000
 """Tier 3 and a release want a sign-in that is no older."""
+LINK_MS = 10 * 60_000
+"""Long enough to walk to a browser."""
 PASSWORD_LENGTH_MIN = 12
 PASSWORD_LENGTH_MAX = 1_024
 """Longer ones would only keep the hash busy."""
@@ -163,6 +166,7 @@ class Bearer(Struct, frozen=True):
     scopes: frozenset[Scope]
 
 
+LINKS = "CREATE TABLE person_link (id TEXT PRIMARY KEY, digest TEXT NOT NULL UNIQUE, until_ms BIGINT NOT NULL)"
 SCHEMA = (
     """CREATE TABLE person (id TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, every_tenant INTEGER NOT NULL,
         password TEXT, failures INTEGER NOT NULL, failed_ms BIGINT NOT NULL, added_ms BIGINT NOT NULL,
@@ -172,10 +176,13 @@ SCHEMA = (
     """CREATE TABLE person_qualification (id TEXT, class TEXT, until_ms BIGINT NOT NULL, PRIMARY KEY (id, class))""",
     """CREATE TABLE person_session (digest TEXT PRIMARY KEY, id TEXT NOT NULL, begun_ms BIGINT NOT NULL,
         until_ms BIGINT NOT NULL)""",
+    LINKS,
     """CREATE TABLE person_token (digest TEXT PRIMARY KEY, token_id TEXT NOT NULL UNIQUE, id TEXT NOT NULL,
         scopes TEXT NOT NULL, until_ms BIGINT NOT NULL)""",
 )
-_OF_ACCOUNT = ("person_tenant", "person_role", "person_qualification", "person_session", "person_token")
+UPGRADES: Mapping[int, tuple[str, ...]] = {1: (LINKS,)}
+"""What makes the next version's tables of those of a version: accounts are kept, whatever hitl learns."""
+_OF_ACCOUNT = ("person_tenant", "person_role", "person_qualification", "person_session", "person_link", "person_token")
 
 
 def open_people(place: str | Path, hasher: PasswordHasher | None = None) -> People:
@@ -301,7 +308,7 @@ class People(Tables):
     # --- signing in ---
 
     async def set_password(self, name: str, password: str) -> None:
-        """Give a person a password; every session that began with an older one ends."""
+        """Give a person a password; every session and link that began with an older one ends."""
         check_password(password)
         hashed = await asyncio.to_thread(self._hasher.hash, password)
 
@@ -312,7 +319,8 @@ class People(Tables):
                     f"{known.name} is a service, which does not sign in; give it a token: hitl user token"
                 )
             tx.rows("UPDATE person SET password = ?, failures = 0 WHERE id = ?", (hashed, folded(name)))
-            tx.rows("DELETE FROM person_session WHERE id = ?", (folded(name),))
+            for table in ("person_session", "person_link"):
+                tx.rows(f"DELETE FROM {table} WHERE id = ?", (folded(name),))
 
         await self._write(work)
 
@@ -331,10 +339,41 @@ class People(Tables):
             if tx.rows("SELECT password FROM person WHERE id = ?", (key,)) != [(hashed,)]:
                 return None
             tx.rows("UPDATE person SET failures = 0 WHERE id = ?", (key,))
-            tx.rows("DELETE FROM person_session WHERE until_ms <= ?", (now_ms,))
-            values = (_digest(secret), key, now_ms, now_ms + SESSION_MS)
-            tx.rows("INSERT INTO person_session (digest, id, begun_ms, until_ms) VALUES (?, ?, ?, ?)", values)
-            return SignedIn(secret, Session(_known(tx, name), now_ms, now_ms + SESSION_MS))
+            return _begin(tx, secret, _known(tx, name), now_ms)
+
+        return await self._write(work)
+
+    async def link(self, name: str, now_ms: int) -> str:
+        """Make a secret that signs a person in once, within `LINK_MS`; one that was made before ends."""
+        secret = _secret()
+
+        def work(tx: Tx) -> str:
+            tx.alone("people")
+            known = _known(tx, name)
+            if known.kind is Kind.SERVICE:
+                raise RefusedError(
+                    f"{known.name} is a service, which does not sign in; give it a token: hitl user token"
+                )
+            key = folded(known.name)
+            tx.rows("DELETE FROM person_link WHERE id = ?", (key,))
+            values = (key, _digest(secret), now_ms + LINK_MS)
+            tx.rows("INSERT INTO person_link (id, digest, until_ms) VALUES (?, ?, ?)", values)
+            return secret
+
+        return await self._write(work)
+
+    async def sign_in_by_link(self, secret: str, now_ms: int) -> SignedIn | None:
+        """Begin a session with a link's secret, and use it up. None: there is none, or its time is over."""
+        begun = _secret()
+
+        def work(tx: Tx) -> SignedIn | None:
+            # Taken and read in one statement: of two who come at once, one finds it.
+            taken = tx.rows("DELETE FROM person_link WHERE digest = ? RETURNING id, until_ms", (_digest(secret),))
+            for key, until_ms in taken:
+                account = _account(tx, key)
+                if account is not None and account.kind is Kind.PERSON and now_ms < until_ms:
+                    return _begin(tx, begun, account, now_ms)
+            return None
 
         return await self._write(work)
 
@@ -421,11 +460,26 @@ def prepare(tx: Tx) -> None:
         for statement in SCHEMA:
             tx.rows(statement)
         tx.rows("INSERT INTO people_version (one, version) VALUES (1, ?)", (VERSION,))
-    elif found[0][0] != VERSION:
+        return
+    version = found[0][0]
+    while version in UPGRADES:
+        for statement in UPGRADES[version]:
+            tx.rows(statement)
+        version += 1
+        tx.rows("UPDATE people_version SET version = ?", (version,))
+    if version != VERSION:
         raise SettingsError(
-            f"people: the accounts have tables of version {found[0][0]}, this hitl knows {VERSION}; start the hitl "
+            f"people: the accounts have tables of version {version}, this hitl knows {VERSION}; start the hitl "
             "that wrote them: accounts cannot be read anew from anywhere"
         )
+
+
+def link_url(port: int, secret: str) -> str:
+    """Return the address of a link for a browser on the console's own machine.
+
+    The secret is behind `#`: a browser sends it to nobody, and no log has it.
+    """
+    return f"http://localhost:{port}/link#{secret}"
 
 
 # --- rights -----------------------------------------------------------------------------------------------------------
@@ -523,6 +577,14 @@ def _password(tx: Tx, key: str, now_ms: int) -> str | None:
         return None
     tx.rows("UPDATE person SET failures = ?, failed_ms = ? WHERE id = ?", (failures + 1, failed_ms, key))
     return str(hashed)
+
+
+def _begin(tx: Tx, secret: str, account: Account, now_ms: int) -> SignedIn:
+    """Begin a session of somebody who has shown who they are."""
+    tx.rows("DELETE FROM person_session WHERE until_ms <= ?", (now_ms,))
+    values = (_digest(secret), folded(account.name), now_ms, now_ms + SESSION_MS)
+    tx.rows("INSERT INTO person_session (digest, id, begun_ms, until_ms) VALUES (?, ?, ?, ?)", values)
+    return SignedIn(secret, Session(account, now_ms, now_ms + SESSION_MS))
 
 
 def _scopes(text: str) -> tuple[Scope, ...]:

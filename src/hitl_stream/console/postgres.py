@@ -20,8 +20,11 @@ from hitl_stream.console.database import DatabaseError, Row, Tx
 T = TypeVar("T")
 CONNECTIONS_MAX = 8
 """A console serves some hundred people, of whom few ask in the same millisecond; more would only wait in the server."""
-WAIT_S = 10.0
+WAIT_S = 5.0
 """How long work waits for a connection before it is given up."""
+RECONNECT_S = 5.0
+"""The pool tries a connection anew at ever longer intervals for so long, then with the next work: a server that was away
+for an hour is used again as soon as it is back."""
 CONNECT_S = 5
 STATEMENT_MS_MAX = 30_000
 
@@ -67,6 +70,7 @@ class PostgresDatabase:
             min_size=1,
             max_size=CONNECTIONS_MAX,
             timeout=WAIT_S,
+            reconnect_timeout=RECONNECT_S,
             open=False,
             check=ConnectionPool.check_connection,
             configure=_configure,

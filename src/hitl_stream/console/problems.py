@@ -25,6 +25,8 @@ TYPES = MappingProxyType(
         "not_qualified": 403,
         "refused": 403,
         "cookie": 400,
+        "origin": 403,
+        "not_local": 403,
         "host": 421,
         "malformed": 400,
         "not_found": 404,
