@@ -13,6 +13,7 @@ import pytest
 
 from hitl_stream.console.app import BODY_BYTES_MAX
 from hitl_stream.console.auth import FAILURES_MAX, FAILURES_MS
+from hitl_stream.console.browser import COOKIE
 from hitl_stream.console.office import HELD_MAX
 from hitl_stream.console.people import FRESH_MS, Scope
 from hitl_stream.console.problems import MEDIA_TYPE
@@ -37,6 +38,8 @@ from support.view import closed, judged, lot, record, result, review
 
 Scenario = Callable[[Front], Awaitable[Any]]
 Ask = Callable[..., Any]
+OURS = {"X-Hitl-Console": "1"}
+"""What a page of the console sends along."""
 VIEW = "0" * 64
 RECEIPT = "1." + "0" * 32
 ROUTES: tuple[tuple[str, str, Any, Scope | None], ...] = (
@@ -184,11 +187,48 @@ def test_too_many_wrong_secrets_and_an_address_has_to_wait(ask: Ask):
     ask(scenario, names=("ana",))
 
 
-def test_cookies_are_not_taken_even_beside_a_token(ask: Ask):
+def test_a_cookie_is_not_taken_beside_a_token_nor_from_who_is_no_page_of_ours(ask: Ask):
     async def scenario(found: Front) -> None:
-        problem(await found.ask("GET", "/me", "ana", headers={"Cookie": "session=1"}), 400, "cookie")
+        cookie = {"Cookie": f"{COOKIE}={await found.session('ana')}"}
+        problem(await found.ask("GET", "/me", "ana", headers=cookie | OURS), 400, "cookie")
+        problem(await found.ask("GET", "/me", None, headers=cookie), 400, "cookie")
+        assert (await found.ask("GET", "/me", None, headers=cookie | OURS)).json()["name"] == "ana"
 
     ask(scenario, names=("ana",))
+
+
+def test_a_token_in_a_cookie_lets_nobody_in(ask: Ask):
+    async def scenario(found: Front) -> None:
+        cookie = {"Cookie": f"{COOKIE}={await found.token('ana')}"}
+        problem(await found.ask("GET", "/me", None, headers=cookie | OURS), 401, "not_signed_in")
+
+    ask(scenario, names=("ana",))
+
+
+CHANGING = [route for route in ROUTES if route[0] != "GET"]
+FOREIGN: tuple[dict[str, str], ...] = (
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:9999"},
+    {"Origin": "http://localhost.evil.example"},
+    {},
+    {"Origin": "http://localhost", "Sec-Fetch-Site": "cross-site"},
+    {"Origin": "http://localhost", "Sec-Fetch-Site": "same-site"},
+)
+
+
+@pytest.mark.parametrize(("method", "path", "body", "scope"), CHANGING, ids=[f"{row[0]} {row[1]}" for row in CHANGING])
+def test_what_another_site_makes_a_browser_send_changes_nothing(
+    ask: Ask, method: str, path: str, body: Any, scope: Any
+):
+    async def scenario(found: Front) -> None:
+        cookie = {"Cookie": f"{COOKIE}={await found.session('ana')}"}
+        for origin in FOREIGN:
+            problem(await found.ask(method, path, None, body, headers=cookie | OURS | origin), 403, "origin")
+        assert found.log.written == []
+        assert found.commands == []
+
+    ask(scenario, review("i1", 1), names=("ana",))
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "localhost@evil.example"])

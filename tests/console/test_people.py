@@ -10,14 +10,16 @@ from typing import TypeVar
 import pytest
 from argon2 import PasswordHasher
 
-from hitl_stream.console.database import open_database
+from hitl_stream.console.database import Tx, open_database
 from hitl_stream.console.people import (
     DAY_MS,
     FAILURES_MAX,
     FAILURES_MS,
     FRESH_MS,
+    LINK_MS,
     PASSWORD_LENGTH_MAX,
     PASSWORD_LENGTH_MIN,
+    SCHEMA,
     SESSION_MS,
     TOKEN_DAYS_MAX,
     VERSION,
@@ -122,8 +124,9 @@ def test_a_name_that_no_key_could_have_is_refused(place: str, name: str):
         lambda people: people.qualify("eva", "bid.adjust", UNTIL_MS),
         lambda people: people.set_password("eva", PASSWORD),
         lambda people: people.issue("eva", [Scope.READ], UNTIL_MS, NOW_MS),
+        lambda people: people.link("eva", NOW_MS),
     ],
-    ids=["remove", "roles", "tenants", "qualify", "password", "token"],
+    ids=["remove", "roles", "tenants", "qualify", "password", "token", "link"],
 )
 def test_what_is_asked_of_nobody_is_refused(place: str, change: Callable[[People], Awaitable[object]]):
     with pytest.raises(UsageError, match="there is no account eva; see: hitl user list"):
@@ -225,6 +228,8 @@ def test_a_service_does_not_sign_in_or_qualify(place: str):
         await people.add("bot", NOW_MS, kind=Kind.SERVICE)
         with pytest.raises(RefusedError, match="bot is a service, which does not sign in; give it a token"):
             await people.set_password("bot", PASSWORD)
+        with pytest.raises(RefusedError, match="bot is a service, which does not sign in; give it a token"):
+            await people.link("bot", NOW_MS)
         with pytest.raises(RefusedError, match="bot is a service: a service never decides"):
             await people.qualify("bot", "bid.adjust", UNTIL_MS)
 
@@ -350,6 +355,101 @@ def test_a_password_that_is_too_short_or_too_long_is_refused(place: str, length:
     ask(place, scenario)
 
 
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_begins_a_session_that_is_fresh(place: str):
+    async def scenario(people: People) -> None:
+        await ana(people)
+        signed = await people.sign_in_by_link(await people.link("Ana", NOW_MS), NOW_MS + LINK_MS - 1)
+        assert signed is not None
+        session = await people.session(signed.secret, NOW_MS + LINK_MS)
+        assert session == signed.session
+        assert (session.account.name, session.begun_ms) == ("ana", NOW_MS + LINK_MS - 1)
+        assert session.until_ms == session.begun_ms + SESSION_MS
+        assert session.is_fresh(NOW_MS + LINK_MS)
+
+    ask(place, scenario)
+
+
+def test_a_link_works_once_even_for_many_at_once(place: str):
+    async def scenario(people: People) -> None:
+        await ana(people)
+        secret = await people.link("ana", NOW_MS)
+        found = await asyncio.gather(*(people.sign_in_by_link(secret, NOW_MS) for _ in range(8)))
+        assert sum(one is not None for one in found) == 1
+        assert await people.sign_in_by_link(secret, NOW_MS) is None
+
+    ask(place, scenario)
+
+
+def test_a_link_lasts_ten_minutes(place: str):
+    async def scenario(people: People) -> None:
+        await ana(people)
+        assert LINK_MS == 10 * 60_000
+        secret = await people.link("ana", NOW_MS)
+        assert await people.sign_in_by_link(secret, NOW_MS + LINK_MS) is None
+        assert await people.sign_in_by_link(secret, NOW_MS) is None, "an attempt uses it up"
+
+    ask(place, scenario)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda people: people.link("ana", NOW_MS),
+        lambda people: people.set_password("ana", PASSWORD + "2"),
+        lambda people: people.remove("ana", NOW_MS),
+    ],
+    ids=["a newer one", "new password", "remove"],
+)
+def test_a_link_ends_at_once(place: str, end: Callable[[People], Awaitable[object]]):
+    async def scenario(people: People) -> None:
+        await ana(people)
+        secret = await people.link("ana", NOW_MS)
+        await end(people)
+        assert await people.sign_in_by_link(secret, NOW_MS) is None
+
+    ask(place, scenario)
+
+
+def test_one_persons_new_link_leaves_anothers_alone(place: str):
+    async def scenario(people: People) -> None:
+        await ana(people)
+        await people.add("eva", NOW_MS)
+        secret = await people.link("ana", NOW_MS)
+        await people.link("eva", NOW_MS)
+        signed = await people.sign_in_by_link(secret, NOW_MS)
+        assert signed is not None
+        assert signed.session.account.name == "ana"
+
+    ask(place, scenario)
+
+
+@pytest.mark.parametrize("secret", ["", "x", "\udc80", "a" * 5_000])
+def test_what_is_no_link_signs_nobody_in(place: str, secret: str):
+    async def scenario(people: People) -> None:
+        await ana(people)
+        await people.link("ana", NOW_MS)
+        assert await people.sign_in_by_link(secret, NOW_MS) is None
+
+    ask(place, scenario)
+
+
+@pytest.mark.behaviour("B7")
+def test_a_link_that_was_slipped_to_a_service_signs_nobody_in(place: str):
+    """Not even somebody who writes to the table lets a service sign in."""
+
+    async def scenario(people: People) -> None:
+        await ana(people)
+        await people.add("bot", NOW_MS, kind=Kind.SERVICE)
+        secret = await people.link("ana", NOW_MS)
+        await people.database.write(lambda tx: tx.rows("UPDATE person_link SET id = 'bot'"))
+        assert await people.sign_in_by_link(secret, NOW_MS) is None
+
+    ask(place, scenario)
+
+
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
@@ -429,11 +529,12 @@ def test_no_secret_is_kept(place: str):
         issued = await people.issue("ana", [Scope.READ], UNTIL_MS, NOW_MS)
         signed = await people.sign_in("ana", PASSWORD, NOW_MS)
         assert signed is not None
-        tables = ("person", "person_token", "person_session")
+        link = await people.link("ana", NOW_MS)
+        tables = ("person", "person_token", "person_session", "person_link")
         kept = [await people.database.read(lambda tx, name=name: tx.rows(f"SELECT * FROM {name}")) for name in tables]
-        assert [secret for secret in (PASSWORD, issued.secret, signed.secret) if secret in repr(kept)] == []
+        assert [secret for secret in (PASSWORD, issued.secret, signed.secret, link) if secret in repr(kept)] == []
         assert "$argon2id$" in repr(kept)
-        assert len({len(issued.secret), len(signed.secret)}) == 1
+        assert len({len(issued.secret), len(signed.secret), len(link)}) == 1
         assert len(issued.secret) >= 43  # 256 bits, six a character
 
     ask(place, scenario)
@@ -468,3 +569,31 @@ def test_accounts_of_another_version_are_refused_and_never_dropped(place: str, v
 
     with pytest.raises(SettingsError, match=f"tables of version {version}, this hitl knows {VERSION}"):
         ask(place, lambda people: people.accounts())
+
+
+def test_accounts_from_before_there_were_links_are_kept(place: str):
+    async def make() -> None:
+        database = open_database(place)
+        await database.write(_version_one)
+        await database.close()
+
+    within(make())
+
+    async def scenario(people: People) -> None:
+        assert [one.name for one in await people.accounts()] == ["old"]
+        assert await people.sign_in_by_link(await people.link("old", NOW_MS), NOW_MS) is not None
+
+    ask(place, scenario)
+    assert [one.name for one in ask(place, lambda people: people.accounts())] == ["old"]
+
+
+def _version_one(tx: Tx) -> None:
+    tx.rows("CREATE TABLE people_version (one INTEGER PRIMARY KEY, version BIGINT NOT NULL)")
+    tx.rows("INSERT INTO people_version (one, version) VALUES (1, 1)")
+    for statement in SCHEMA:
+        if "person_link" not in statement:
+            tx.rows(statement)
+    tx.rows(
+        "INSERT INTO person (id, name, kind, every_tenant, failures, failed_ms, added_ms)"
+        " VALUES ('old', 'old', 'person', 0, 0, 0, 1)"
+    )
