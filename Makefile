@@ -12,10 +12,11 @@ COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --upgrade --quiet
 DEMO_SECONDS ?= 60
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+PYTEST_JOBS ?= 2
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kafka test lint demo bench bench-desk bench-kill faults behaviours requirements
+.PHONY: help venv kafka test lint demo bench bench-desk bench-kill bench-console vigilance-proof faults screenshots behaviours requirements
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -42,7 +43,7 @@ kafka: $(STAMP)  ## fetch Kafka's jars for the tests, if Java and Maven are ther
 	fi
 
 test: $(STAMP) kafka  ## run all tests: make test PYTEST_ARGS="-k route -x"
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --durations 30 --durations-min 10 $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check
@@ -55,6 +56,12 @@ demo: $(STAMP)  ## run everything on this machine for DEMO_SECONDS (60)
 bench: $(STAMP) kafka  ## measure throughput and latency: make bench BENCH_ARGS=--write keeps the table
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
+bench-console: $(STAMP) kafka  ## measure how long a reviewer waits, in a real browser
+	$(BIN)/python benchmarks/console.py $(BENCH_ARGS)
+
+vigilance-proof: $(STAMP)  ## judge simulated reviewers and gates by the code that judges real ones
+	$(BIN)/python benchmarks/vigilance.py $(BENCH_ARGS)
+
 bench-kill: $(STAMP) kafka  ## measure how long a kill switch takes: make bench-kill BENCH_ARGS=--write keeps the table
 	$(BIN)/python benchmarks/kill.py $(BENCH_ARGS)
 
@@ -63,6 +70,9 @@ bench-desk: $(STAMP) kafka  ## measure one desk: restore with 100,000 items, ver
 
 faults: $(STAMP) kafka  ## break things on purpose, the long dose; writes docs/results/faults.md
 	$(BIN)/python -m pytest tests/faults tests/kafka/test_restart.py --dose=full --results -s $(PYTEST_ARGS)
+
+screenshots: $(STAMP)  ## look at the console beside a demo and write docs/img, light and dark
+	$(BIN)/python -m pytest tests/browser/test_demo_console.py tests/browser/test_demo_batches.py --screenshots $(PYTEST_ARGS)
 
 behaviours: $(STAMP)  ## show which test shows which behaviour of the specification
 	$(BIN)/python -m tests.behaviours

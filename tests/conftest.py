@@ -1,12 +1,18 @@
-"""Options of the whole suite: how much of the fault tests, whether their figures are written down; `--behaviours`."""
+"""Options of the whole suite: how much of the fault tests, whether figures and pictures are kept; `--behaviours`."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest_plugins = ["behaviours"]
+os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has one, and rich would keep it for good
+TOGETHER = ("adapters", "browser", "console", "core", "flow", "lane", "roles", "wire", "test_architecture.py")
+"""Tests that start no broker and no role, and may run beside anything: with `-n 2` on the other core."""
+DEMOS = ("test_demo_console.py", "test_demo_batches.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,7 +21,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     dose = os.environ.get("HITL_FAULTS", "short")
     group.addoption("--dose", choices=("short", "full"), default=dose, help="short (default; HITL_FAULTS) or full")
     group.addoption("--results", action="store_true", help="append the figures to docs/results/faults.md")
+    pictures = "write pictures of the console's pages to docs/img"
+    parser.getgroup("browser", "browser tests").addoption("--screenshots", action="store_true", help=pictures)
     group.addoption("--fault-seed", type=int, default=None, help="replay a run: its seed, as it was printed")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n 2`: what starts brokers and roles runs on one worker, one test after the other, the rest on the other.
+
+    Such tests watch how long things take, and look for ports that are free. (Groups by mark would say the same, but
+    pytest-xdist 3.8 cannot tell them with this pytest: it writes them where nodeid is no longer read from.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPlace(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.partition("::")[0])
+            alone = file.parts[1] not in TOGETHER or file.name in DEMOS
+            return "processes" if alone else str(file)
+
+    return ByPlace(config, log)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_nothing_counts_before_the_record_that_trust_names() -> None:
     assert log.take(4, NOW_MS, halt()) is None
 
 
-@pytest.mark.parametrize("trust", ["", "0" * 64, TRUST[:-1], TRUST.upper()])
+@pytest.mark.parametrize("trust", ["", "0" * 64, TRUST[:-1], TRUST.upper()], ids=["none", "another", "short", "upper"])
 def test_without_the_right_trust_nothing_ever_counts(trust: str) -> None:
     log = ControlLog(CLUSTER, trust)
 
