@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,18 +14,19 @@ from typing import Any
 
 import pytest
 
+from hitl_stream.cli import batches as batches_verb
 from hitl_stream.cli import review as review_verb
 from hitl_stream.cli.main import run
 from hitl_stream.console.app import Web
 from hitl_stream.core.verdicts import Verdict
-from hitl_stream.wire.desk_records import decode_verdict_record
+from hitl_stream.wire.desk_records import NeedRow, decode_verdict_record
 from hitl_stream.wire.records import encode
 from hitl_stream.wire.verdicts import Given, read_verdict
-from support.console import Front, front
+from support.console import PASSWORD, Front, front
 from support.kafka import within
-from support.make import NOW_MS
+from support.make import NOW_MS, FakeRecord
 from support.people import CLUSTER
-from support.view import judged, review
+from support.view import judged, lot, review
 
 Hitl = Callable[..., tuple[int, str, str]]
 SECONDS_MAX = 30.0
@@ -36,6 +39,8 @@ class Served:
         self.directory = directory
         self.effect: str | None = "applied"
         self.why: str | None = None
+        self.next: FakeRecord | None = None
+        """What the desk writes in the place of a judgement's effect."""
         self.token = self.url = ""
         self.found: Front | None = None
         self._up, self._loop = threading.Event(), asyncio.new_event_loop()
@@ -51,7 +56,9 @@ class Served:
 
             async def answered(topic: str, partition: int, value: bytes, **more: Any) -> Any:
                 place = await append(topic, partition, value, **more)
-                if self.effect is not None:
+                if self.next is not None:
+                    await found.fold(self.next)
+                elif self.effect is not None:
                     jws = decode_verdict_record(value).jws
                     offset = len(found.log.written)
                     await found.fold(judged(jws=jws, effect=self.effect, why=self.why, offset=offset))
@@ -257,6 +264,145 @@ def test_what_was_looked_at_is_readable_by_its_owner_alone(console: Served, hitl
     hitl("show", "i1")
 
     assert (tmp_path / "state" / "review.json").stat().st_mode & 0o077 == 0
+
+
+# --- signing in -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let a password be typed at the terminal."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def say(password: str) -> None:
+        monkeypatch.setattr(sys, "stdin", Terminal())
+        monkeypatch.setattr(review_verb, "getpass", lambda prompt: password)
+
+    return say
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the token away."""
+    monkeypatch.delenv("HITL_CONSOLE_TOKEN", raising=False)
+
+
+@pytest.mark.behaviour("E16")
+def test_who_signed_in_needs_no_token(console: Served, hitl: Hitl, typed: Callable[[str], None], alone: None):
+    assert hitl("next", "trading")[0] == 2
+    typed(PASSWORD)
+    code, out, err = hitl("sign-in", "ana")
+
+    assert (code, out.startswith(f"ana is signed in to {console.url} until ")) == (0, True), err
+    assert hitl("next", "trading")[0] == 0
+    assert hitl("approve", "i1")[0] == 0
+    assert [one.by for one in console.claims()] == ["ana"]
+
+
+def test_the_secret_of_a_session_is_told_to_nobody(
+    console: Served, hitl: Hitl, typed: Callable[[str], None], tmp_path: Path
+):
+    typed(PASSWORD)
+    _, out, _ = hitl("sign-in", "ana", "--json")
+    file = tmp_path / "state" / "console-session.json"
+
+    assert file.stat().st_mode & 0o077 == 0
+    assert json.loads(out).keys() == {"name", "console", "until"}
+    assert json.loads(file.read_bytes())["token"] not in out
+
+
+def test_signing_out_ends_the_session_there_and_forgets_it_here(
+    console: Served, hitl: Hitl, typed: Callable[[str], None], alone: None, tmp_path: Path
+):
+    typed(PASSWORD)
+    hitl("sign-in", "ana")
+    file = tmp_path / "state" / "console-session.json"
+    (tmp_path / "secret").write_text(json.loads(file.read_bytes())["token"])
+    code, out, _ = hitl("sign-out")
+
+    assert (code, out.strip()) == (0, f"ana is signed out of {console.url}.")
+    assert not file.exists()
+    assert "its time is over" in hitl("next", "trading", "--token-file", str(tmp_path / "secret"))[2]
+    assert hitl("sign-out")[1].strip() == "Nobody was signed in."
+
+
+def test_a_session_is_shown_to_no_other_console(console: Served, hitl: Hitl, typed: Callable[[str], None], alone: None):
+    typed(PASSWORD)
+    hitl("sign-in", "ana")
+    code, _, err = hitl("next", "trading", "--console", "http://127.0.0.1:1")
+
+    assert (code, "signed in to" in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "password", "code", "told"),
+    [
+        (("ana",), "not the one", 5, "name and password do not fit"),
+        (("ana", "--token-file", "token"), PASSWORD, 2, "would go before who signs in"),
+        (("ana", "--console", "http://console.example"), PASSWORD, 2, "in clear"),
+        (("ana",), None, 2, "no terminal to ask"),
+    ],
+)
+def test_a_sign_in_that_fails_keeps_nothing(
+    console: Served, hitl: Hitl, typed: Callable[[str], None], tmp_path: Path, arguments: tuple[str, ...],
+    password: str | None, code: int, told: str,
+):  # fmt: skip
+    if password is not None:
+        typed(password)
+    found, _, err = hitl("sign-in", *arguments)
+
+    assert (found, told in " ".join(err.split())) == (code, True), err
+    assert not (tmp_path / "state" / "console-session.json").exists()
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+BATCH = "acme/acc-17/b-7"
+READY = {
+    "state": "READY", "queue": "trading", "size": 3, "root": "ab" * 32, "drawn": ("i1",), "good": 1, "accept": 0,
+    "approvals": (NeedRow(queue="trading", people=1, decide_by="2026-11-21T08:10:00.000Z"),),
+}  # fmt: skip
+
+
+@pytest.mark.behaviour("E16")
+def test_a_batch_is_released_by_who_has_just_signed_in(console: Served, hitl: Hitl, typed: Callable[[str], None]):
+    console.fold(lot(BATCH, 1, **READY))
+    assert BATCH in hitl("batches")[1]
+    hitl("batch", BATCH)
+    code, _, err = hitl("release", BATCH)
+    assert (code, "Sign in: hitl review sign-in NAME" in " ".join(err.split())) == (5, True), err
+
+    typed(PASSWORD)
+    hitl("sign-in", "ana")
+    assert "sample: 1 drawn, 1 good, 0 bad (at most 0)" in hitl("batch", BATCH)[1]
+    console.next = lot(BATCH, 2, **READY | {"state": "RELEASED"})
+    code, out, err = hitl("release", BATCH)
+
+    assert (code, out.strip()) == (0, f"{BATCH} is RELEASED now."), err
+
+
+def test_a_batch_that_was_not_looked_at_is_not_released(console: Served, hitl: Hitl):
+    console.fold(lot(BATCH, 1, **READY))
+    code, _, err = hitl("release", BATCH)
+
+    assert (code, f"look first: hitl review batch {BATCH}" in " ".join(err.split())) == (2, True), err
+
+
+def test_a_release_whose_effect_is_not_known_yet_says_so(
+    console: Served, hitl: Hitl, typed: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batches_verb, "EFFECT_SECONDS_MAX", 0.2)
+    console.fold(lot(BATCH, 1, **READY))
+    typed(PASSWORD)
+    hitl("sign-in", "ana")
+    hitl("batch", BATCH)
+    console.effect = None
+    code, out, err = hitl("release", BATCH)
+
+    assert (code, "not known yet" in out) == (3, True), err
 
 
 def test_a_console_that_listens_answers_over_a_socket(tmp_path: Path):

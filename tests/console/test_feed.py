@@ -21,7 +21,7 @@ from hitl_stream.core.errors import UnreachableError
 from hitl_stream.wire.topics import TopicSet
 from support.console import pair, run
 from support.make import NOW_MS, FakeRecord
-from support.view import KEYS, closed, review
+from support.view import KEYS, closed, result, review
 
 ANA = Viewer("ana", ("acme",), ("trading",))
 NAMES = ("reviews", "decisions", "closed", "results", "pairs", "preferences")
@@ -235,6 +235,29 @@ def test_a_view_of_another_cluster_is_dropped_and_read_anew(tmp_path: Path, monk
     other = FakeLog()
     other.put(review("new"))
     fed(tmp_path, other, monkeypatch, second)
+
+
+def test_a_view_stays_bounded_however_much_runs_without_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(feed_module, "FORGET_EVERY", 10)
+    log = FakeLog()
+    seen: list[int] = []
+
+    async def scenario(feed: Feed, store: SqlStore) -> None:
+        forget = store.forget
+
+        async def few(before_ms: int) -> None:
+            await forget(before_ms, alone_max=20)
+            ((count,),) = await store.database.read(lambda tx: tx.rows("SELECT COUNT(*) FROM view_story"))
+            seen.append(count)
+
+        monkeypatch.setattr(store, "forget", few)
+        for start in range(0, 100, 10):
+            times = len(seen)
+            log.put(*(result(n, NOW_MS + n, by=(), action_id=f"act-{n}") for n in range(start, start + 10)))
+            await until(lambda times=times: len(seen) > times)
+
+    fed(tmp_path, log, monkeypatch, scenario)
+    assert max(seen) == 20
 
 
 def test_a_forged_record_is_shown_to_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hitl_stream.console.database import DatabaseError, Tx, open_database
 from hitl_stream.console.store import (
     LEASE_MS,
+    LOTS_MAX,
     EndedItem,
     ItemPut,
     OpenItem,
@@ -34,8 +35,8 @@ from hitl_stream.core.errors import SettingsError
 from hitl_stream.core.events import Purpose
 from hitl_stream.core.review import State
 from support.kafka import within
-from support.make import NOW_MS, FakeRecord, change, make_policy
-from support.view import SECRETS, closed, ends, folded, gone, judged, lot, result, review
+from support.make import NOW_MS, FakeRecord, change, iso, make_policy
+from support.view import SECRETS, closed, ends, flagged, folded, gone, judged, lot, raised, result, review
 
 T = TypeVar("T")
 KINDS = ("sqlite", "postgres")
@@ -764,6 +765,70 @@ def test_batches_of_ones_queues_are_listed(place: str):
     assert [(one.lot, one.bad) for one in ask(place, lambda store: store.lots(ANA), *log)] == [("acme/a/b-1", 2)]
 
 
+def test_batches_of_other_tenants_do_not_crowd_out_ones_own(place: str):
+    others = [lot(f"other/a/b-{index}", index, opened=iso(NOW_MS + index)) for index in range(1, LOTS_MAX + 1)]
+    log = (lot("acme/a/b-0", 0), *others)
+
+    assert [one.lot for one in ask(place, lambda store: store.lots(ANA), *log)] == ["acme/a/b-0"]
+
+
+@pytest.mark.behaviour("C4")
+def test_exceptions_are_counted_by_type_and_what_could_not_be_carried_out_is_listed_by_deadline(place: str):
+    log = (
+        raised("x1", 1, action_id="a1", decide_by_ms=NOW_MS + 9_000),
+        raised("x2", 2, action_id="a2", decide_by_ms=NOW_MS + 5_000, opened_ms=NOW_MS - 7),
+        raised("x3", 3, action_id="a3", queues=("risk",)),
+        raised("x4", 4, action_id="a4", tenant="other"),
+        flagged("f1", 5, "brand_flag", action_id="a5"),
+        flagged("f2", 6, "ethical", action_id="a6", queues=("trading", "risk")),
+        review("i1", 7),
+    )
+    found = ask(place, lambda store: store.exceptions(ANA, NOW_MS), *log)
+
+    assert [(one.kind, one.open, one.oldest_ms - NOW_MS) for one in found.counts] == [
+        ("brand_flag", 1, 0),
+        ("ethical", 1, 0),
+        ("platform", 3, -7),
+    ]
+    assert [one.item for one in found.items] == ["x2", "x1"]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"barred": ("ana",)}, {"for_": "ben"}, {"queues": ("risk",)}, {"tenant": "other"}, {"state": State.REJECTED}],
+)
+def test_an_exception_that_one_may_not_decide_is_not_listed(place: str, parts: dict[str, Any]):
+    assert ask(place, lambda store: store.exceptions(ANA, NOW_MS), raised(**parts)).items == ()
+
+
+def test_an_exception_that_another_holds_is_not_listed_until_the_lease_is_over(place: str):
+    async def scenario() -> None:
+        async with opened(place, raised("x1")) as store:
+            assert await store.claim("x1", BEN, NOW_MS)
+            assert (await store.exceptions(ANA, NOW_MS)).items == ()
+            assert [one.item for one in (await store.exceptions(BEN, NOW_MS)).items] == ["x1"]
+            assert [one.item for one in (await store.exceptions(ANA, NOW_MS + LEASE_MS)).items] == ["x1"]
+
+    within(scenario())
+
+
+def test_who_is_confined_is_told_of_exceptions_of_their_own_queues_only(place: str):
+    client = Viewer("carl", ("acme",), ("client",), confined=True)
+    found = ask(place, lambda store: store.exceptions(client, NOW_MS), raised(), flagged("f1", 2, queues=("client",)))
+
+    assert [one.kind for one in found.counts] == ["brand_flag"]
+
+
+def test_a_hit_holds_the_record_that_says_how_the_action_stands(place: str):
+    log = (result(1, NOW_MS + 1), judged("i1", 2, NOW_MS + 5), judged("i2", 3, NOW_MS + 6, action={"action_id": "a2"}))
+    found = ask(place, lambda store: store.search(AUDITOR, Search(tenant="acme", limit=5)), *log)
+
+    assert [(hit.action_id, hit.at_ms - NOW_MS, hit.kind) for hit in found] == [
+        ("a2", 6, "decision"),
+        ("act-1", 5, "result"),
+    ]
+
+
 def test_the_story_of_an_action_is_told_in_order(place: str):
     found = ask(
         place,
@@ -847,6 +912,23 @@ def test_stories_are_forgotten_with_their_records(place: str):
             assert len(await store.search(AUDITOR, Search(tenant="acme", reviewer="ana"))) == 1
 
     within(scenario())
+
+
+def test_of_what_ended_without_anybodys_word_only_the_newest_stay(place: str):
+    log = (
+        review("i9", 0, action_id="asked"),
+        result(1, NOW_MS, by=(), action_id="asked"),
+        result(2, NOW_MS + 1, action_id="approved"),
+        *(result(3 + n, NOW_MS + 2 + n, by=(), action_id=f"alone-{n}") for n in range(5)),
+    )
+
+    async def scenario() -> list[str]:
+        async with opened(place, *log) as store:
+            await store.forget(0, alone_max=2)
+            wanted = ["asked", "approved", *(f"alone-{n}" for n in range(5))]
+            return [name for name in wanted if (await store.story(AUDITOR, "acme", name)).rows]
+
+    assert within(scenario()) == ["asked", "approved", "alone-3", "alone-4"]
 
 
 # --- places that cannot be used ---------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from hitl_stream.core.review import (
     full,
     gathered,
     judge,
+    lapsed,
     may_decide,
     needs_of,
     next_ms,
@@ -359,12 +360,12 @@ def test_each_queue_is_asked_once_with_the_most_people_and_an_unknown_one_is_the
     assert [need.queue for need in needs_of([], POLICY, NOW_MS, NOW_MS + HOUR)] == ["triage"]
 
 
-def test_an_approval_has_the_queues_time_at_most_until_the_deadline_and_half_of_it_until_it_is_escalated() -> None:
+def test_an_approval_has_the_queues_time_at_most_until_the_deadline_and_half_of_it_before_anybody_else_hears() -> None:
     found = needs_of([("trading", 1), ("manager", 1), ("self", 1)], POLICY, NOW_MS, NOW_MS + 2 * HOUR)
     assert [(need.decide_by_ms - NOW_MS, need.escalate_ms) for need in found] == [
         (15 * MINUTE, NOW_MS + 15 * MINUTE // 2),
-        (2 * HOUR, None),  # no next
-        (HOUR, None),  # itself is none
+        (2 * HOUR, NOW_MS + 2 * HOUR),  # no next: half of its four hours
+        (HOUR, NOW_MS + HOUR // 2),  # itself is none
     ]
 
 
@@ -470,9 +471,12 @@ def test_an_item_that_nobody_decides_goes_up_at_half_its_time_and_then_expires(p
     assert summary(turn) == (State.OPEN, Effect.APPLIED, None, *NOTHING)
     assert queues(turn.review) == [("manager", 1, ())]
     assert turn.review.needs[0].decide_by_ms == NOW_MS + half + 4 * HOUR
-    assert next_ms(turn.review) == NOW_MS + half + 4 * HOUR
-    assert due(turn.review, NOW_MS + half + 4 * HOUR - 1, POLICY) is None
-    (over,) = due_all(turn.review, half + 4 * HOUR)
+    assert next_ms(turn.review) == NOW_MS + half + 2 * HOUR
+    (told,) = due_all(turn.review, half + 2 * HOUR)
+    assert lapsed(turn.review, told.review) == ("manager",)
+    assert next_ms(told.review) == NOW_MS + half + 4 * HOUR
+    assert due(told.review, NOW_MS + half + 4 * HOUR - 1, POLICY) is None
+    (over,) = due_all(told.review, half + 4 * HOUR)
     decides = purpose is Purpose.DECIDE
     assert summary(over)[:4] == (State.EXPIRED, Effect.APPLIED, None, Deed.CLOSE if decides else Deed.NOTHING)
     assert (over.end, over.why) == ((End.EXPIRED, Why.DECIDE_BY) if decides else (None, None))
@@ -499,9 +503,13 @@ def test_an_item_whose_time_is_over_expires_rather_than_to_be_escalated_late() -
     assert turn.review.state is State.EXPIRED
 
 
-def test_a_queue_without_a_next_one_keeps_its_items() -> None:
+def test_a_queue_without_a_next_one_keeps_its_items_and_says_once_that_half_of_their_time_has_passed() -> None:
     item = review(("manager", 1))
-    assert due(item, NOW_MS + 3 * HOUR, POLICY) is None
+    assert due(item, NOW_MS + 2 * HOUR - 1, POLICY) is None
+    (turn,) = due_all(item, 2 * HOUR)
+    assert (queues(turn.review), turn.review.state, turn.review.escalated) == (queues(item), State.OPEN, 0)
+    assert lapsed(item, turn.review) == ("manager",)
+    assert due(turn.review, NOW_MS + 4 * HOUR - 1, POLICY) is None
     assert refused(said(item, "escalate", role="marketing_manager")) is Refusal.NO_NEXT
 
 
@@ -689,7 +697,7 @@ def test_an_escalation_gives_the_next_queue_its_whole_time_also_where_the_clock_
     boss: dict[str, Any] = {"by": "mia", "role": "marketing_manager"}
     assert judge(turn.review, verdict(**boss), at(end - 1, stopped_ms=stopped + later), POLICY).deed is Deed.EXECUTE
     assert judge(turn.review, verdict(**boss), at(end, stopped_ms=stopped + later), POLICY).effect is Effect.LATE
-    assert next_ms(turn.review, stopped + later) == NOW_MS + end
+    assert next_ms(turn.review, stopped + later) == NOW_MS + end - 2 * HOUR
 
 
 def test_while_its_clock_stands_only_the_deadline_is_waited_for() -> None:

@@ -24,13 +24,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import orjson
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -353,6 +354,59 @@ async def site(bootstrap: str, routers: int, **options: Any) -> AsyncIterator[Si
             yield found
         finally:
             found.stop()
+
+
+# --- processes that are killed and started again ----------------------------------------------------------------------
+
+
+P = TypeVar("P", bound=Process)
+
+
+@dataclass
+class Fleet(ABC, Generic[P]):
+    """The processes of one role by slot, under whatever `rng` does to them."""
+
+    site: Site
+    rng: random.Random
+    living: dict[int, P] = field(default_factory=dict)
+    ended: list[P] = field(default_factory=list)
+
+    @abstractmethod
+    def made(self, slot: int, number: int) -> P:
+        """Start the process of a slot; `number` is that of its log."""
+
+    def start(self, slot: int) -> None:
+        """Start the process of a slot, in the place of the one before it."""
+        if slot in self.living:
+            self.ended.append(self.living[slot])
+        self.living[slot] = self.made(slot, len(self.ended))
+
+    def all(self) -> list[P]:
+        """Return every process there was, in the order of their starts."""
+        return [*self.ended, *self.living.values()]
+
+    async def kill(self, kills_: int, gap_s: tuple[float, float]) -> None:
+        """SIGKILL one every so often, and start it again at once."""
+        for _ in range(kills_):
+            await asyncio.sleep(self.rng.uniform(*gap_s))
+            slot = self.rng.choice(sorted(self.living))
+            self.living[slot].kill()
+            await asyncio.sleep(self.rng.uniform(0.0, 0.3))
+            self.start(slot)
+
+    def expect_alive(self) -> None:
+        """Fail, with its last words, if one has ended by itself."""
+        dead = [one for one in self.living.values() if one.process.poll() is not None]
+        assert not dead, "\n".join(one.tail() for one in dead)
+
+    def trouble(self) -> list[str]:
+        """Return what none of them should have said."""
+        return [line for one in self.all() for line in one.trouble()]
+
+    def stop(self) -> None:
+        """End all of them."""
+        for one in self.living.values():
+            one.end()
 
 
 # --- the load ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Desks killed at any time while people decide: each item ends once, and nothing runs but what was approved, once.
 
 Everything is real: routers, desks and control as processes, people as robots in this one, who send some verdicts twice
-and contradict each other now and then.
+and contradict each other now and then, and the console's view, which follows the desks all the time.
 """
 
 from __future__ import annotations
@@ -11,20 +11,33 @@ import json
 import random
 import time
 from collections import Counter, defaultdict
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from faults.harness import TENANT, Process, Site, all_records, explained, site, verifying
+from faults.harness import TENANT, Findings, Fleet, Process, Site, all_records, explained, site, verifying
+from faults.harness import Run as Figures
 from hitl_stream import wiring
-from hitl_stream.core.ledger import WHAT
+from hitl_stream.cli.logs import compared_too
+from hitl_stream.console.compare import compare
+from hitl_stream.console.feed import Feed
+from hitl_stream.console.fold import TOPICS
+from hitl_stream.console.pairs import Pairs
+from hitl_stream.console.reviewing import id_of
+from hitl_stream.console.serve import WRITERS
+from hitl_stream.console.view import TABLES, SqlStore, open_view
+from hitl_stream.core.ledger import WHAT, Report
 from hitl_stream.core.review import ENDS, State
 from hitl_stream.dev.reviewers import Reviewers, Robot
 from hitl_stream.lane.admin import apply, cluster_id
+from hitl_stream.lane.instances import seals_at
 from hitl_stream.lane.verify import verify
 from hitl_stream.wire.desk_records import is_lot
 from hitl_stream.wire.home import home
+from hitl_stream.wire.seal import SealKey
 from hitl_stream.wire.signing import read_signing_keys
 from hitl_stream.wire.topics import DESK_TOPICS
 from support.kafka import producing, within
@@ -39,9 +52,9 @@ TICK_S = 0.05
 HASTE = 40.0
 """Robots read so many times as fast as people."""
 
-NOT_CHECKED = ("I13",)
-"""There is no view."""
-EXPECTED = {invariant: "not checked" if invariant in NOT_CHECKED else "ok" for invariant in WHAT}
+VIEW_S_MAX = 60.0
+EXPECTED = dict.fromkeys(WHAT, "ok")
+LOOKED_AT = ("I3", "I6", "I7", "I11", "I13")
 
 
 @dataclass(frozen=True)
@@ -57,23 +70,14 @@ class Dose:
 
 
 @dataclass
-class Run:
+class Run(Fleet[Process]):
     """The desks of one run, and the people who work there."""
 
-    site: Site
-    dose: Dose
-    rng: random.Random
-    living: dict[int, Process] = field(default_factory=dict)
-    ended: list[Process] = field(default_factory=list)
+    dose: Dose = field(kw_only=True)
     proposed: list[str] = field(default_factory=list)
 
-    def start(self, slot: int) -> None:
-        if slot in self.living:
-            self.ended.append(self.living[slot])
-        self.living[slot] = Process(self.site, wiring.DESK, slot, len(self.ended))
-
-    def all(self) -> list[Process]:
-        return [*self.ended, *self.living.values()]
+    def made(self, slot: int, number: int) -> Process:
+        return Process(self.site, wiring.DESK, slot, number)
 
     async def propose(self) -> None:
         """Let an agent propose, without the confidence to run alone, changes of 5 to 60 %."""
@@ -97,15 +101,6 @@ class Run:
                     self.proposed.append(f"act-{number:05}")
                 await asyncio.sleep(TICK_S)
 
-    async def kill(self) -> None:
-        """SIGKILL a desk every so often, and start it again."""
-        for _ in range(self.dose.kills):
-            await asyncio.sleep(self.rng.uniform(*self.dose.gap_s))
-            slot = self.rng.choice(sorted(self.living))
-            self.living[slot].kill()
-            await asyncio.sleep(self.rng.uniform(0.0, 0.3))
-            self.start(slot)
-
     async def finish(self) -> None:
         """Wait until every item has its end, also those of what people proposed themselves."""
         deadline = time.monotonic() + DONE_S_MAX
@@ -114,14 +109,9 @@ class Run:
             states = await items(self.site)
             opened = sum(state not in ENDS for state in states.values())
             quiet = quiet + 1 if len(states) >= len(self.proposed) and not opened else 0
-            dead = [one for one in self.living.values() if one.process.poll() is not None]
-            assert not dead, "\n".join(one.tail() for one in dead)
+            self.expect_alive()
             assert time.monotonic() < deadline, f"{opened} of {len(states)} items are open still"
             await asyncio.sleep(1.0)
-
-    def stop(self) -> None:
-        for one in self.living.values():
-            one.end()
 
 
 async def items(site_: Site) -> dict[str, State]:
@@ -133,9 +123,10 @@ async def items(site_: Site) -> dict[str, State]:
     return found
 
 
-async def judge(site_: Site) -> tuple[list[str], Counter[str]]:
-    """Return everything that must not be, and how items ended."""
-    wrong: list[str] = []
+async def judge(site_: Site) -> tuple[Findings, Counter[str]]:
+    """Return everything that must not be, and how items ended. What is waited for is the answer to a verdict."""
+    found = Findings()
+    wrong = found.wrong
     states = await items(site_)
     routed: dict[str, str] = {}
     decision_of: dict[str, str] = {}
@@ -145,8 +136,10 @@ async def judge(site_: Site) -> tuple[list[str], Counter[str]]:
             routed[f"{record.topic}/{record.partition}/{record.offset}"] = decision["id"]
     async for record in all_records(site_, "reviews"):
         decision_of[record.key.decode()] = routed[json.loads(record.value)["source"]]
-    if len(decision_of) != len(routed):
-        wrong.append(f"{len(routed)} decisions asked people, {len(decision_of)} items were opened")
+    opened = set(decision_of.values())
+    found.lost = [f"decision {decision} asked people, and no item was opened" for decision in routed.values()
+                  if decision not in opened]  # fmt: skip
+    found.doubled = [f"decision {one} opened items twice" for one, n in Counter(decision_of.values()).items() if n > 1]
     executed: Counter[str] = Counter()
     async for record in all_records(site_, "execute"):
         value = json.loads(record.value)
@@ -161,11 +154,20 @@ async def judge(site_: Site) -> tuple[list[str], Counter[str]]:
         via = dict(record.headers).get("hitl-via")
         if via is not None and json.loads(via)["role"] == "desk":
             written[json.loads(record.value)["action_id"].rpartition("~")[2]] += 1
+    said: dict[str, tuple[str, int]] = {}
+    async for record in all_records(site_, "verdicts"):
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        said[place] = id_of(json.loads(record.value)["jws"]), record.timestamp
+    found.inputs = len(said)
     applied: Counter[str] = Counter()
     sources: Counter[str] = Counter()
+    answered: set[str] = set()
     async for record in all_records(site_, "decisions"):
         value = json.loads(record.value)
         sources[value["source"]] += 1
+        verdict, at_ms = said[value["source"]]
+        answered.add(verdict)
+        found.waits_ms.append(record.timestamp - at_ms)
         if value["effect"] == "applied" and value["verdict"] != "escalate":
             applied[value["item"]] += 1
     for item, state in states.items():
@@ -175,15 +177,68 @@ async def judge(site_: Site) -> tuple[list[str], Counter[str]]:
             State.REJECTED: (0, ["rejected"], 0),
             State.CHANGED: (0, ["superseded"], 1),
         }.get(state)
-        found = (executed[decision], closed.get(decision, []), written[item])
-        if found != expected:
-            wrong.append(f"{item} {state}: executed, closed, written are {found}")
+        there = (executed[decision], closed.get(decision, []), written[item])
+        if there != expected:
+            wrong.append(f"{item} {state}: executed, closed, written are {there}")
         if applied[item] != 1:
             wrong.append(f"{item} {state}: {applied[item]} verdicts were applied")
-    wrong += [f"verdict {source} was answered {times} times" for source, times in sources.items() if times > 1]
+    found.executed_twice = [decision for decision, times in executed.items() if times > 1]
+    found.doubled += [f"verdict {source} was answered {times} times" for source, times in sources.items() if times > 1]
+    found.lost += [f"verdict {place} has no answer" for place, (verdict, _) in said.items() if verdict not in answered]
     async for record in all_records(site_, "dlq"):
         wrong.append(f"dead letter: {dict(record.headers)}")
-    return wrong, Counter(str(state) for state in states.values())
+    return found, Counter(str(state) for state in states.values())
+
+
+# --- the view ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class View:
+    """A console's view in a file, and what folds into it."""
+
+    path: Path
+    store: SqlStore
+    feed: Feed
+
+    async def current(self) -> None:
+        """Wait until it has read what stands on the topics by now."""
+        now_ms, deadline = time.time_ns() // 1_000_000, time.monotonic() + VIEW_S_MAX
+        while self.feed.as_of_ms < now_ms:
+            assert time.monotonic() < deadline, f"the view is not current: {self.feed.missing()}"
+            await asyncio.sleep(TICK_S)
+
+    async def rows(self) -> dict[str, list[str]]:
+        """Return every row of it."""
+        found = {}
+        for table in set(TABLES) - {"view_mark"}:  # which says how far it was read, and that goes on
+            sql = f"SELECT * FROM {table}"
+            rows = await self.store.database.read(lambda tx, sql=sql: tx.rows(sql))
+            found[table] = sorted(map(repr, rows))
+        return found
+
+
+def seals_of(site_: Site) -> dict[str, dict[str, SealKey]]:
+    """Return the seals that a view believes, by topic."""
+    keys = seals_at(site_.settings.keys_dir)
+    return {topic: {one: key for role in WRITERS[topic] for one, key in keys.get(role, {}).items()} for topic in TOPICS}
+
+
+@asynccontextmanager
+async def viewing(site_: Site) -> AsyncIterator[View]:
+    """Let a console's view follow the log."""
+    path = site_.directory / "view.db"
+    store = open_view(path)
+    feed = Feed(site_.client, site_.topics, store, seals_of(site_), Pairs(), lambda: time.time_ns() // 1_000_000)
+    try:
+        await feed.start()
+        yield View(path, store, feed)
+    finally:
+        await feed.stop()
+        await store.close()
+
+
+# --- what was planted -------------------------------------------------------------------------------------------------
 
 
 async def plant(site_: Site) -> None:
@@ -196,9 +251,9 @@ async def plant(site_: Site) -> None:
         )
 
 
-@pytest.mark.behaviour("I6", "I7", "A2", "E1")
+@pytest.mark.behaviour("I3", "I6", "I7", "I11", "I13", "A2", "E1")
 def test_desks_killed_at_any_time_apply_each_verdict_once(
-    kafka: str, full: bool, seed: int, capsys: pytest.CaptureFixture[str]
+    kafka: str, full: bool, seed: int, report: Callable[[Figures], None]
 ):
     dose = Dose(5_000, 40, 20, (3.0, 8.0), people=16) if full else Dose(150, 20, 3, (1.5, 3.0))
 
@@ -211,33 +266,44 @@ def test_desks_killed_at_any_time_apply_each_verdict_once(
                 here.client, here.topics, read_signing_keys(here.settings.keys_dir)["console-1"],
                 await cluster_id(here.client), loaded.policy, people, seed, HASTE, repeats=0.05, conflicts=0.05,
             )  # fmt: skip
-            run = Run(here, dose, random.Random(seed))
+            run = Run(here, random.Random(seed), dose=dose)
             working = asyncio.create_task(reviewers.run())
             try:
-                for slot in range(dose.desks):
-                    run.start(slot)
-                with explained(here):
-                    await asyncio.gather(run.propose(), run.kill())
-                    during = await verify(verifying(here))
-                    assert during.ok, during.violations
-                    await run.finish()
-                    wrong, ends = await judge(here)
-                    report = await verify(verifying(here))
-                    with capsys.disabled():
-                        print(f"\n  desks (seed {seed}): {len(run.proposed)} proposed, {dose.kills} kills; ended "
-                              f"{dict(ends)}; robots said {dict(reviewers.counts)}; {len(wrong)} wrong")  # fmt: skip
-                    assert wrong == [], wrong[:20]
-                    assert report.ok, report.violations
-                    assert {row.invariant: row.verdict for row in report.rows} == EXPECTED
-                    assert {row.invariant: row.checked for row in report.rows}["I6"] > dose.items
-                    assert [note for note in report.notes if "I6" in note or "I7" in note or "I11" in note] == []
-                    assert [line for one in run.all() for line in one.trouble()] == []
-                    await plant(here)
-                    assert "a verdict was answered twice" in [
-                        violation.what for violation in (await verify(verifying(here))).violations
-                    ]
-                    assert reviewers.counts["repeated"]
-                    assert reviewers.counts["contradicted"]
+                async with viewing(here) as view:
+                    for slot in range(dose.desks):
+                        run.start(slot)
+                    with explained(here):
+                        await asyncio.gather(run.propose(), run.kill(dose.kills, dose.gap_s))
+                        during = await verify(verifying(here))
+                        assert during.ok, during.violations
+                        await run.finish()
+                        await view.current()
+                        found, ends = await judge(here)
+                        checked = await verified(here, view)
+                        found.verify = "; ".join(f"{one.invariant} {one.what}" for one in checked.violations[:5])
+                        found.broken = ", ".join(sorted({one.invariant for one in checked.violations}))
+                        facts = {
+                            "proposed": len(run.proposed), "kills": dose.kills, "ended": _told(ends),
+                            "robots said": _told(reviewers.counts),
+                        }  # fmt: skip
+                        report(Figures("desks killed", "full" if full else "short", seed, facts, found))
+                        assert found.ok, found.text()
+                        assert {row.invariant: row.verdict for row in checked.rows} == EXPECTED
+                        counts = {row.invariant: row.checked for row in checked.rows}
+                        assert counts["I6"] > dose.items
+                        assert counts["I13"] == sum(ends.values())
+                        assert [note for note in checked.notes if any(one in note for one in LOOKED_AT)] == []
+                        assert run.trouble() == []
+                        live = await view.rows()
+                        await view.store.rebuild()
+                        await view.current()
+                        assert await view.rows() == live
+                        await plant(here)
+                        assert "a verdict was answered twice" in [
+                            violation.what for violation in (await verify(verifying(here))).violations
+                        ]
+                        assert reviewers.counts["repeated"]
+                        assert reviewers.counts["contradicted"]
             finally:
                 working.cancel()
                 with suppress(asyncio.CancelledError):
@@ -245,3 +311,13 @@ def test_desks_killed_at_any_time_apply_each_verdict_once(
                 run.stop()
 
     within(scenario(), SECONDS_MAX)
+
+
+async def verified(site_: Site, view: View) -> Report:
+    """Return what `hitl verify --deep --view` says."""
+    found = await verify(verifying(site_))
+    return compared_too(found, await compare(site_.client, site_.topics, seals_of(site_), view.path))
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return " ".join(f"{word} {count}" for word, count in sorted(counts.items()))

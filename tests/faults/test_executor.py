@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from faults.harness import HERE, TENANT, Process, Site, explained, site
+from faults.harness import HERE, TENANT, Fleet, Process, Site, explained, site
 from faults.test_control import is_ready, keys_of, trusted, until
 from hitl_stream import wiring
 from hitl_stream.core.action import Value
@@ -78,25 +78,16 @@ class Executor(Process):
 
 
 @dataclass
-class Run:
+class Run(Fleet[Executor]):
     """The executors of one run, and what was decided for them."""
 
-    site: Site
-    platform: Platform
-    dose: Dose
-    rng: random.Random
-    living: dict[int, Executor] = field(default_factory=dict)
-    ended: list[Executor] = field(default_factory=list)
+    platform: Platform = field(kw_only=True)
+    dose: Dose = field(kw_only=True)
     sent: list[str] = field(default_factory=list)
     """Action ids in the order of their records, over all campaigns."""
 
-    def start(self, slot: int) -> None:
-        if slot in self.living:
-            self.ended.append(self.living[slot])
-        self.living[slot] = Executor(self.site, self.platform, slot, len(self.ended))
-
-    def all(self) -> list[Executor]:
-        return [*self.ended, *self.living.values()]
+    def made(self, slot: int, number: int) -> Executor:
+        return Executor(self.site, self.platform, slot, number)
 
     async def feed(self) -> None:
         """Decide, and append the decisions to `execute`, at a rate."""
@@ -115,22 +106,11 @@ class Run:
                 await asyncio.sleep(TICK_S)
             await asyncio.gather(*acked)
 
-    async def kill(self) -> int:
-        """SIGKILL an executor every so often, and start it again; return how many were killed."""
-        for _ in range(self.dose.kills):
-            await asyncio.sleep(self.rng.uniform(*self.dose.gap_s))
-            slot = self.rng.choice(sorted(self.living))
-            self.living[slot].kill()
-            await asyncio.sleep(self.rng.uniform(0.0, 0.3))
-            self.start(slot)
-        return self.dose.kills
-
     async def finish(self) -> None:
         """Wait until everything has its end."""
         deadline = time.monotonic() + DONE_S_MAX
         while len(await self.ends()) < len(self.sent):
-            dead = [one for one in self.living.values() if one.process.poll() is not None]
-            assert not dead, "\n".join(one.tail() for one in dead)
+            self.expect_alive()
             assert time.monotonic() < deadline, "not everything has its end"
             await asyncio.sleep(1.0)
 
@@ -149,14 +129,11 @@ class Run:
         parts = range(self.site.settings.partitions)
         return [one for p in parts for one in await read(self.site.bootstrap, self.site.name("dlq"), p)]
 
-    def line(self, killed: int) -> str:
+    def line(self) -> str:
         counts = self.platform.counts()
         said = {name: counts[name] for name in ("calls", "applied", "repeats", "lose", "late", "read_backs")}
-        return f"executors (seed {self.platform.seed}): {len(self.sent)} executions, {killed} kills; platform {said}"
-
-    def stop(self) -> None:
-        for one in self.living.values():
-            one.end()
+        head = f"executors (seed {self.platform.seed}): {len(self.sent)} executions"
+        return f"{head}, {self.dose.kills} kills; platform {said}"
 
 
 def decisions(site_: Site, count: int) -> list[tuple[str, Output]]:
@@ -228,19 +205,18 @@ def test_executors_killed_at_any_time_apply_each_decision_once_and_say_so(
     async def scenario() -> None:
         async with site(kafka, 0) as here, Platform(seed=seed, faults=dose.faults, provider=first_value) as platform:
             await apply(here.client, here.topics, EXECUTOR_TOPICS)
-            run = Run(here, platform, dose, random.Random(seed))
+            run = Run(here, random.Random(seed), platform=platform, dose=dose)
             try:
                 for slot in range(dose.executors):
                     run.start(slot)
                 with explained(here):
-                    _, killed = await asyncio.gather(run.feed(), run.kill())
+                    await asyncio.gather(run.feed(), run.kill(dose.kills, dose.gap_s))
                     await run.finish()
                     wrong = judge(run, await run.ends(), await run.dead())
                     with capsys.disabled():
-                        print(f"\n  {run.line(killed)}; {len(wrong)} wrong")
+                        print(f"\n  {run.line()}; {len(wrong)} wrong")
                     assert wrong == [], wrong[:20]
-                    assert [line for one in run.all() for line in one.trouble()] == []
-                    assert killed == dose.kills
+                    assert run.trouble() == []
                     assert platform.counts()["lose"] > 0
             finally:
                 run.stop()

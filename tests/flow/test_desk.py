@@ -292,6 +292,18 @@ def test_half_of_its_time_an_item_goes_to_the_next_queue(work: Workplace):
     assert len(work.left["execute"]) == 1
 
 
+def test_an_item_that_goes_nowhere_else_is_its_owners_concern_at_half_of_its_time_and_once(work: Workplace):
+    item = asked(work)
+    work.say(item, "escalate")
+    work.work()
+    assert work.later(120 * MINUTE - SECOND) == []
+    assert work.later(2 * SECOND)
+    assert work.tally.lapsed == {("manager", "marketing"): 1}
+    assert not work.tally.timed, "it was not escalated"
+    assert (work.card(item).state.queue, work.review(item).needs[0].escalate_ms) == ("manager", None)
+    assert work.later(60 * MINUTE) == []
+
+
 def test_a_person_may_escalate_at_once(work: Workplace):
     item = asked(work)
     work.say(item, "escalate")

@@ -1,6 +1,7 @@
-"""The console over a real Kafka: from a proposal to what was executed, and one that dies with a verdict unanswered.
+"""The console over a real Kafka: from a proposal to what was executed, and what is lost when something goes away.
 
-One process with control, router, desk and executor works the whole time; consoles come and go beside it.
+One process with control, router, desk and executor works the whole time; consoles come and go beside it. What goes away
+under a reviewer is the console, Kafka or the database: nothing is said to stand that does not, nothing counts twice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import httpx
 import pytest
 
 from hitl_stream.client import Action, Publisher
+from hitl_stream.console.people import DAY_MS, Scope, open_people
 from hitl_stream.dev.broker import free_ports
 from hitl_stream.dev.site import make_control_keys
 from hitl_stream.lane.admin import apply
@@ -26,9 +29,10 @@ from hitl_stream.settings import load
 from hitl_stream.wire.topics import TopicSet
 from hitl_stream.wiring import make_router_keys
 from support import dying_console
-from support.cli import environ, hitl, until_ready
-from support.kafka import Topics, read, within
+from support.cli import environ, until_ready
+from support.kafka import Topics, read, running, within
 from support.make import action_dict, change, iso
+from support.postgres import cluster, required
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -37,6 +41,9 @@ PARTITIONS = 2
 SECONDS_MAX = 90.0
 POLL_S = 0.1
 STOP_S_MAX = 40.0
+ASK_S_MAX = 60.0
+UNAVAILABLE = (503, "urn:hitl:unavailable")
+UNKNOWN = (504, "urn:hitl:unknown_outcome")
 
 
 @dataclass
@@ -47,8 +54,7 @@ class Site:
     kafka: str
     prefix: str
     env: dict[str, str]
-    token: str = ""
-    kims: str = ""
+    tokens: dict[str, str] = field(default_factory=dict)
     port: int = 0
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -74,15 +80,39 @@ class Site:
             return self.start(dying_console.__file__, **port, **more)
         return self.start("-m", "hitl_stream", "run", "console", **port)
 
-    def ask(self, method: str, path: str, body: Any = None, *, kim: bool = False, **query: Any) -> httpx.Response:
-        """Ask the console, as ana or as kim."""
+    def ask(self, method: str, path: str, body: Any = None, *, by: str = "ana", **query: Any) -> httpx.Response:
+        """Ask the console as somebody."""
         url = f"http://127.0.0.1:{self.port}/api/v1{path}"
-        headers = {"Authorization": f"Bearer {self.kims if kim else self.token}"}
-        return httpx.request(method, url, json=body, params=query, headers=headers, timeout=30)
+        headers = {"Authorization": f"Bearer {self.tokens[by]}"}
+        return httpx.request(method, url, json=body, params=query, headers=headers, timeout=ASK_S_MAX)
 
-    def given(self, queue: str = "trading") -> dict[str, Any]:
+    def propose(self, *actions: Action) -> None:
+        """Let an agent propose."""
+
+        async def send() -> None:
+            async with Publisher(self.kafka, topic=self.prefix + "actions") as publisher:
+                for action in actions:
+                    await publisher.send(action)
+
+        within(send())
+
+    def given(self) -> dict[str, Any]:
         """Ask for the next item until there is one."""
-        return until(lambda: next(iter(self.ask("GET", f"/queues/{queue}/next").json()["items"]), None))
+        return self.all_given(1)[0]
+
+    def all_given(self, count: int) -> list[dict[str, Any]]:
+        """Ask for the next items until there are so many."""
+
+        def given() -> list[dict[str, Any]] | None:
+            items = self.ask("GET", "/queues/trading/next", count=count).json()["items"]
+            return items if len(items) == count else None
+
+        found: list[dict[str, Any]] = until(given)
+        return found
+
+    def judge(self, item: Mapping[str, Any], body: Mapping[str, Any]) -> httpx.Response:
+        """Send a verdict."""
+        return self.ask("POST", f"/items/{item['item']}/verdict", body)
 
     def verdict(self, item: Mapping[str, Any], word: str, **more: Any) -> dict[str, Any]:
         """Say that a card is painted; return the body of a verdict on it."""
@@ -116,24 +146,25 @@ def until(question: Callable[[], Any]) -> Any:
 @pytest.fixture
 def site(tmp_path: Path, kafka: str, topics: Topics) -> Iterator[Site]:
     """Everything but the console."""
-    settings = load(kafka=kafka, prefix=topics.prefix, partitions=PARTITIONS, state_dir=tmp_path / "state")
-    within(apply({"bootstrap_servers": kafka}, TopicSet(topics.prefix, PARTITIONS)))
+    with installation(tmp_path, kafka, topics.prefix) as found:
+        yield found
+
+
+@contextmanager
+def installation(directory: Path, kafka: str, prefix: str, **more: str) -> Iterator[Site]:
+    """Give everything but the console; `more` are further settings."""
+    settings = load(kafka=kafka, prefix=prefix, partitions=PARTITIONS, state_dir=directory / "state")
+    within(apply({"bootstrap_servers": kafka}, TopicSet(prefix, PARTITIONS)))
     make_router_keys(settings)
     env = {
-        "HITL_KAFKA": kafka, "HITL_PREFIX": topics.prefix, "HITL_PARTITIONS": str(PARTITIONS),
+        "HITL_KAFKA": kafka, "HITL_PREFIX": prefix, "HITL_PARTITIONS": str(PARTITIONS),
         "HITL_TRUST": within(make_control_keys(settings)), "HITL_POLICY": str(POLICY), "HITL_ADAPTER": "log",
-        "HITL_LOG_FORMAT": "json",
+        "HITL_LOG_FORMAT": "json", **more,
     }  # fmt: skip
-    found = Site(tmp_path, kafka, topics.prefix, env)
-    for verb in (
-        ("add", "ana", "--role", "trader", "--tenant", "acme"),
-        ("qualify", "ana", "bid.adjust"),
-        ("add", "kim", "--role", "kill-operator", "--every-tenant"),
-    ):
-        done = hitl(tmp_path, "user", *verb, env=env)
-        assert done.returncode == 0, done.stderr
-    found.token = token(found, "ana", "items:decide", "queues:read", "actions:write", "actions:read", "feedback:read")
-    found.kims = token(found, "kim", "switches:read", "switches:engage")
+    found = Site(directory, kafka, prefix, env)
+    mine = ("items:decide", "queues:read", "actions:write", "actions:read", "feedback:read")
+    within(hire(found, "ana", "trader", ("acme",), *mine))
+    within(hire(found, "kim", "kill-operator", None, "switches:read", "switches:engage"))
     try:
         found.start("-m", "hitl_stream", "run", "control", "router", "desk", "executor")
         yield found
@@ -147,12 +178,17 @@ def site(tmp_path: Path, kafka: str, topics: Topics) -> Iterator[Site]:
                 process.kill()
 
 
-def token(site: Site, name: str, *scopes: str) -> str:
-    """Return a token of somebody."""
-    flags = [flag for scope in scopes for flag in ("--scope", scope)]
-    done = hitl(site.state, "user", "token", name, *flags, "--json", env=site.env)
-    assert done.returncode == 0, done.stderr
-    return str(json.loads(done.stdout)["secret"])
+async def hire(site: Site, name: str, role: str, tenants: tuple[str, ...] | None, *scopes: str) -> None:
+    """Make an account, qualified where it decides, and a token for it."""
+    people = open_people(site.env.get("HITL_PEOPLE", site.state / "state" / "people.db"))
+    now_ms = time.time_ns() // 1_000_000
+    try:
+        await people.add(name, now_ms, tenants=tenants, roles=(role,))
+        if role == "trader":
+            await people.qualify(name, "bid.adjust", now_ms + DAY_MS)
+        site.tokens[name] = (await people.issue(name, [Scope(one) for one in scopes], now_ms + DAY_MS, now_ms)).secret
+    finally:
+        await people.close()
 
 
 def proposal(number: int) -> Action:
@@ -170,17 +206,12 @@ def proposal(number: int) -> Action:
 def test_from_a_proposal_over_a_verdict_to_what_was_executed(site: Site):
     site.console()
     action = proposal(1)
-
-    async def send() -> None:
-        async with Publisher(site.kafka, topic=site.prefix + "actions") as publisher:
-            await publisher.send(action)
-
-    within(send())
+    site.propose(action)
     item = site.given()
     card = json.loads(item["card"])
     assert (card["changes"][0]["after"], card["agent_says"]["rationale"]) == ("1.80", "It pays.")
     body = site.verdict(item, "approve", note="as planned")
-    said = site.ask("POST", f"/items/{item['item']}/verdict", body)
+    said = site.judge(item, body)
     assert said.status_code == 202, said.text
     until(lambda: site.effects(item["item"]) == ["applied"])
 
@@ -216,24 +247,19 @@ def test_a_console_killed_between_the_append_and_its_answer_loses_and_doubles_no
     file = tmp_path / "die"
     site.console(HITL_DIE_IF=str(file))
     assert site.ask("POST", "/actions", json.loads(proposal(3).to_bytes())).status_code == 202  # by ana: not for her
-
-    async def send() -> None:
-        async with Publisher(site.kafka, topic=site.prefix + "actions") as publisher:
-            await publisher.send(proposal(4))
-
-    within(send())
+    site.propose(proposal(4))
     item = site.given()
     body = site.verdict(item, "reject", code="too_large", note="not today", id="one-verdict-only")
     file.touch()
     with pytest.raises(httpx.HTTPError):
-        site.ask("POST", f"/items/{item['item']}/verdict", body)
+        site.judge(item, body)
     assert site.running[-1].wait(STOP_S_MAX) == -signal.SIGKILL
 
     site.console()
-    again = site.ask("POST", f"/items/{item['item']}/verdict", body)
+    again = site.judge(item, body)
     assert again.status_code in (202, 404, 409), again.text  # it was read back before, or the item has ended already
     until(lambda: site.effects(item["item"]) == ["applied"])
-    once_more = site.ask("POST", f"/items/{item['item']}/verdict", body)
+    once_more = site.judge(item, body)
     assert once_more.status_code == 202, once_more.text
     decided = [one for one in site.records("decisions") if one["item"] == item["item"]]
     assert [(one["verdict"], one["effect"], one["note"]) for one in decided] == [("reject", "applied", "not today")]
@@ -246,16 +272,109 @@ def test_a_console_killed_between_the_append_and_its_answer_loses_and_doubles_no
     assert site.ask("GET", "/feedback", after=told["after"]).json()["feedback"] == []
 
 
-@pytest.mark.behaviour("E16")
-def test_a_switch_from_the_console_is_effective(site: Site):
+@pytest.mark.behaviour("E15", "E16")
+def test_a_switch_from_the_console_is_effective_and_it_hears_every_role_that_proves_it(site: Site):
     site.console()
-    said = site.ask("POST", "/switches", {"scope": ["tenant:acme"], "mode": "HALT", "reason": "a try"}, kim=True)
+    said = site.ask("POST", "/switches", {"scope": ["tenant:acme"], "mode": "HALT", "reason": "a try"}, by="kim")
     assert said.status_code == 202, said.text
 
     def effective() -> Any:
-        switches = site.ask("GET", "/switches", kim=True).json()["switches"]
-        return [one for one in switches if one["epoch"] == said.json()["epoch"] and one["effective"]]
+        switches = site.ask("GET", "/switches", by="kim").json()["switches"]
+        return [one for one in switches if one["epoch"] == said.json()["epoch"] and one["state"] == "EFFECTIVE"]
 
     (switch,) = until(effective)
     assert (switch["scope"], switch["by"]) == (["tenant:acme"], "console")
     assert switch["reason"] == "kim at the console: a try"
+    assert switch["took_ms"] > 0
+
+    def heard() -> Any:
+        told = site.ask("GET", "/instances", by="kim").json()
+        found = {one["role"] for one in told["instances"] if one["holds"] and one["checked"] and one["partitions"]}
+        return told if told["control"] and found == {"router", "desk", "executor"} else None
+
+    assert until(heard)["heard"]
+
+
+# --- what goes away under a reviewer ----------------------------------------------------------------------------------
+
+
+def problem(answer: httpx.Response) -> tuple[int, str]:
+    """Return status and type of a problem."""
+    assert answer.headers["content-type"].startswith("application/problem+json"), answer.text
+    return answer.status_code, answer.json()["type"]
+
+
+def counted_once(site: Site, item: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    """Send a verdict until it is taken, and wait until it has done something; return the one judgement there is."""
+    until(lambda: site.judge(item, body).status_code == 202)
+    until(lambda: site.effects(item["item"]) == ["applied"])
+    again = site.judge(item, body)
+    assert again.status_code == 202, again.text
+    (decided,) = [one for one in site.records("decisions") if one["item"] == item["item"]]
+    return decided
+
+
+@pytest.mark.behaviour("F7")
+def test_a_verdict_while_kafka_is_away_is_no_202_and_counts_once_when_it_is_sent_again(tmp_path: Path):
+    # Its controller, which sleeps with it, is not to take it for gone: nor is a machine that is busy.
+    settings = {"broker.session.timeout.ms": "60000"}
+    with running("jar", settings=settings) as broker, installation(tmp_path, broker.bootstrap, "away.") as site:
+        site.console()
+        site.propose(*(proposal(n) for n in range(3)))
+        items = site.all_given(3)
+        bodies = [site.verdict(item, "approve", id=f"verdict-{n}") for n, item in enumerate(items)]
+        assert counted_once(site, items[0], bodies[0])["effect"] == "applied"
+
+        broker.pause()
+        # The producer has a connection still: nobody can tell what becomes of the first. Of the second, it is known.
+        silent = [site.judge(*one) for one in zip(items[1:], bodies[1:], strict=True)]
+        broker.resume()
+
+        assert {problem(one) for one in silent} <= {UNAVAILABLE, UNKNOWN}
+        judged = [counted_once(site, *one) for one in zip(items[1:], bodies[1:], strict=True)]
+        assert [(one["verdict"], one["effect"]) for one in judged] == [("approve", "applied")] * 2
+        executed = until(lambda: found if len(found := site.records("execute")) >= 3 else None)
+        assert sorted(one["action_id"] for one in executed) == ["act-0", "act-1", "act-2"]
+        assert site.running[-1].poll() is None, "the console went on"
+
+
+@pytest.mark.behaviour("F7")
+def test_a_verdict_while_the_database_is_away_is_no_202_and_the_console_comes_back_by_itself(
+    tmp_path: Path, kafka: str, topics: Topics
+):
+    with (
+        cluster(required()) as database,
+        installation(tmp_path, kafka, topics.prefix, HITL_STORE=database.dsn, HITL_PEOPLE=database.dsn) as site,
+    ):
+        site.console()
+        site.propose(proposal(1))
+        item = site.given()
+        body = site.verdict(item, "approve", id="one-verdict-only")
+
+        database.stop()
+        away = site.judge(item, body)
+        assert problem(away) == UNAVAILABLE
+        assert site.records("verdicts") == []
+        database.start()
+
+        assert counted_once(site, item, body)["effect"] == "applied"
+        assert len(site.records("verdicts")) == 1
+        assert site.running[-1].poll() is None, "the console went on"
+
+
+@pytest.mark.behaviour("F7")
+def test_a_claim_outlives_the_console_that_gave_it_and_its_verdict_counts_once(site: Site):
+    within(hire(site, "ben", "trader", ("acme",), "items:decide", "queues:read"))
+    site.console()
+    site.propose(proposal(1))
+    item = site.given()
+    body = site.verdict(item, "approve", id="one-verdict-only")
+    site.running[-1].kill()
+    site.running[-1].wait(STOP_S_MAX)
+
+    site.console()
+    assert site.ask("GET", "/queues/trading/next", by="ben").json()["items"] == []
+    assert site.ask("POST", f"/items/{item['item']}/claim", by="ben").status_code in (404, 409)
+    assert site.ask("POST", f"/items/{item['item']}/claim").status_code == 200
+    assert counted_once(site, item, body)["by"] == "ana"
+    assert len(site.records("verdicts")) == 1

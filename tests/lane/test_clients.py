@@ -51,6 +51,7 @@ def test_whoever_is_cancelled_while_a_client_stops_stays_cancelled():
     [
         (KafkaConnectionError("Unable to bootstrap from nowhere:1"), UnreachableError),
         (KafkaTimeoutError(), UnreachableError),
+        (KafkaError("Unable to get cluster metadata over all known brokers"), UnreachableError),
         (TimeoutError(), UnreachableError),
         (TopicAuthorizationFailedError("t"), RefusedError),
         (KafkaError("what is this"), BrokenError),

@@ -51,6 +51,14 @@ def test_who_said_goodbye_is_gone():
     assert heard(record(1), record(2, goodbye=True)).latest == {}
 
 
+def test_who_has_not_spoken_since_a_time_is_forgotten():
+    found = heard(record(1, 1_000), record(1, 2_000, instance="host-2/router/0"))
+    found.forget(2_000)
+
+    assert list(found.latest) == ["host-2/router/0"]
+    assert found.lease_left_ms(ROUTER, [beat(1, 2_000)]) is None
+
+
 def test_a_seal_that_is_not_the_role_s_is_not_believed():
     assert heard(record(1), record(2, key=OTHER, epoch=99)).latest[ROUTER].ack.epoch == 7
 

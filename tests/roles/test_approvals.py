@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,8 +39,13 @@ def staffed(here: Execution) -> Execution:
     return here
 
 
-def approved(here: Execution, by: str = "tess", key: SealKey = DESK_KEY, **parts: Any) -> tuple[Output, str]:
-    """Let the router ask for a bid that is too much for the machine, and a trader approve it; return record and id."""
+def approved(
+    here: Execution, by: str = "tess", key: SealKey = DESK_KEY, *, ahead: int = 0, **parts: Any
+) -> tuple[Output, str]:
+    """Let the router ask for a bid that is too much for the machine, and a trader approve it; return record and id.
+
+    `ahead`: by so many epochs the desk has read on in control.
+    """
     output = here.decide(**{"changes": [change("1.20", "1.80")]} | parts)
     assert output.topic == "hitl.review"
     assert output.value is not None
@@ -57,7 +63,7 @@ def approved(here: Execution, by: str = "tess", key: SealKey = DESK_KEY, **parts
         by=[by],
         given=[GivenRow(sign(CONSOLE_KEY, said).decode(), time_text(now_ms))],
         moment_ms=now_ms,
-        epoch=here.guard.epoch,
+        epoch=here.guard.epoch + ahead,
         execute_by_ms=records.execute_by_ms(decision),
     )
     sealed = sealed_record(value, key)
@@ -93,6 +99,26 @@ def test_what_nobody_who_may_has_approved_is_closed_without_a_call(by: str) -> N
         assert (closed["action_id"], closed["end"], closed["why"]) == (name, "refused", "unsealed")
         assert closed["reasons"][-1]["saw"].count(by) == 1
         assert here.adapter.calls == []
+
+    execution(scenario)
+
+
+@pytest.mark.parametrize(("comes", "ends"), [(True, ["executed"]), (False, ["unsealed"])])
+def test_an_approval_by_a_key_that_is_listed_since_is_read_anew_once_control_is_read_so_far(
+    comes: bool, ends: list[str]
+) -> None:
+    async def scenario(here: Execution) -> None:
+        output, name = approved(staffed(here), ahead=2)
+        here.commands.control.keys.clear()
+        here.put(output)
+        here.open()
+        await asyncio.sleep(1.0)
+        assert (here.adapter.calls, here.ends()) == ([], {})
+        if comes:
+            here.commands.control.keys.update(KEYS)
+            here.commands.nothing()
+        await here.settled(5.0)
+        assert here.ends() == {name: ends}
 
     execution(scenario)
 

@@ -14,6 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,14 +39,8 @@ def postgres_server() -> Iterator[str]:
     if given:
         yield given
         return
-    programs = find()
-    if programs is None:
-        reason = f"no Postgres: {GIVEN} is not set, and there is no initdb in PATH or {PROGRAMS}/*/bin"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI=true, and yet {reason}")
-        pytest.skip(reason)
-    with cluster(programs) as dsn:
-        yield dsn
+    with cluster(required(f"{GIVEN} is not set, and ")) as server:
+        yield server.dsn
 
 
 @pytest.fixture
@@ -73,6 +68,17 @@ def _with_schema(server: str, name: str) -> str:
     return f"{server}{'&' if '?' in server else '?'}options={quote(f'-csearch_path={name}')}"
 
 
+def required(before: str = "") -> Path:
+    """Return where Postgres's programs are; else skip the test, or fail it where CI=true promises them."""
+    found = find()
+    if found is None:
+        reason = f"no Postgres: {before}there is no initdb in PATH or {PROGRAMS}/*/bin"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI=true, and yet {reason}")
+        pytest.skip(reason)
+    return found
+
+
 def find() -> Path | None:
     """Return the directory of initdb and pg_ctl, or None."""
     debian = sorted(PROGRAMS.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
@@ -80,33 +86,65 @@ def find() -> Path | None:
     return Path(found).resolve().parent if found else None
 
 
-@contextmanager
-def cluster(programs: Path) -> Iterator[str]:
-    """Run a server of our own, reached by a socket in a directory that goes away with it."""
-    who = _who()
-    directory = Path(tempfile.mkdtemp(prefix="hpg-", dir="/tmp"))
-    if who:
-        shutil.chown(directory, who["user"], who["group"])
-    data, log = directory / "data", directory / "log"
+@dataclass(frozen=True)
+class Cluster:
+    """A server of our own, reached by a socket in its directory."""
 
-    def run(program: str, *arguments: str) -> None:
+    programs: Path
+    directory: Path
+
+    @property
+    def dsn(self) -> str:
+        """Return where clients connect."""
+        return f"postgresql:///postgres?host={self.directory}&user=postgres"
+
+    def start(self) -> None:
+        """Return once it answers; after `stop` what was written is still there."""
+        # Its own output goes to a file: a server that keeps our pipe open would never let us go on.
+        log, options = str(self.directory / "log"), f"{SETTINGS} -k {self.directory}"
+        self.run("pg_ctl", "-D", str(self._data), "-w", "-l", log, "-o", options, "start")
+
+    def stop(self) -> None:
+        """End it in the middle of whatever it does."""
+        self.run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+
+    def make(self) -> None:
+        """Write the files of an empty database."""
+        self.run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync",
+                 "--locale=C")  # fmt: skip
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of its programs; fail with what it and the server said."""
         done = subprocess.run(
-            [programs / program, *arguments],
-            cwd=directory, capture_output=True, text=True, timeout=START_SECONDS_MAX, check=False,
-            env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, stdin=subprocess.DEVNULL, **who,
+            [self.programs / program, *arguments],
+            cwd=self.directory, capture_output=True, text=True, timeout=START_SECONDS_MAX, check=False,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, stdin=subprocess.DEVNULL, **_who(),
         )  # fmt: skip
         if done.returncode:
+            log = self.directory / "log"
             said = log.read_text() if log.exists() else ""
             raise AssertionError(f"{program} ended with {done.returncode}: {done.stdout}{done.stderr}{said}")
 
+    @property
+    def _data(self) -> Path:
+        return self.directory / "data"
+
+
+@contextmanager
+def cluster(programs: Path) -> Iterator[Cluster]:
+    """Run a server of our own, whose directory goes away with it."""
+    directory = Path(tempfile.mkdtemp(prefix="hpg-", dir="/tmp"))
+    found = Cluster(programs, directory)
+    who = _who()
     try:
-        run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C")
-        # Its own output goes to a file: a server that keeps our pipe open would never let us go on.
-        run("pg_ctl", "-D", str(data), "-w", "-l", str(log), "-o", f"{SETTINGS} -k {directory}", "start")
+        if who:
+            shutil.chown(directory, who["user"], who["group"])
+        found.make()
+        found.start()
         try:
-            yield f"postgresql:///postgres?host={directory}&user=postgres"
+            yield found
         finally:
-            run("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
+            found.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

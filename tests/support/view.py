@@ -6,7 +6,7 @@ Each gives a good one about action `act-1` of tenant `acme`; a test changes what
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Raw
 
@@ -31,6 +31,8 @@ from hitl_stream.wire.records import (
     RESULT,
     Closed,
     Decision,
+    Exceptional,
+    ExceptionRow,
     ReasonRow,
     Result,
     Routed,
@@ -93,18 +95,21 @@ def review(
     partition: int = 0,
     opened_ms: int = NOW_MS,
     beside: Mapping[str, Any] | None = None,
+    reasons: Sequence[ReasonRow] | None = None,
     **action: Any,
 ) -> FakeRecord:
     """Return an item's record on `reviews`. `queues`: which it waits for, or who has approved in each."""
     raw = action_bytes(**action)
-    routed = decision(raw, score, purpose=purpose.value, for_=for_)
+    given_reasons = {} if reasons is None else {"reasons": tuple(reasons)}
+    routed = decision(raw, score, purpose=purpose.value, for_=for_, **given_reasons)
     by = queues if isinstance(queues, Mapping) else dict.fromkeys(queues, ())
     needs = tuple(Need(queue, people, decide_by_ms, None, tuple(who)) for queue, who in by.items())
     found = Review(
         item=item, purpose=purpose, hash=routed.hash, state=state, needs=needs, barred=barred, for_=for_,
         opened_ms=opened_ms, execute_by_ms=NOW_MS + HOUR_MS,
     )  # fmt: skip
-    sealed = Routed(topic="hitl.review", head=head_of(encode(routed)).decode(), seal="r1:x")
+    head = head_of(encode(_exceptional(routed) if purpose is Purpose.EXCEPTION else routed)).decode()
+    sealed = Routed(topic="hitl.review", head=head, seal="r1:x")
     given = state_of(found, source=f"hitl.review/0/{offset}", routed=sealed, **beside or {})
     return record("reviews", REVIEW, item, review_value(given, raw), offset, partition)
 
@@ -131,10 +136,35 @@ def judged(item: str = "i1", offset: int = 0, at_ms: int = NOW_MS, **parts: Any)
     return record("decisions", HUMAN_DECISION, f"{item}/{offset}", encode(HumanDecision(**fields | parts)), offset)
 
 
-def result(offset: int = 0, at_ms: int = NOW_MS, **action: Any) -> FakeRecord:
-    """Return an executed action on `results`."""
+def raised(item: str = "x1", offset: int = 0, text: str = "409: campaign ended", **parts: Any) -> FakeRecord:
+    """Return an item on `reviews` of what an executor could not carry out."""
+    why = ReasonRow(rule="exception.platform", saw=text, outcome="ESCALATE", queue="trading")
+    return review(item, offset, purpose=Purpose.EXCEPTION, reasons=(why,), beside={"exception": "platform"}, **parts)
+
+
+def _exceptional(routed: Decision) -> Exceptional:
+    names = set(Exceptional.__struct_fields__) & set(Decision.__struct_fields__) - {"by"}
+    text = next((row.saw for row in routed.reasons if row.rule.startswith("exception.")), "")
+    return Exceptional(**{name: getattr(routed, name) for name in names}, exception=ExceptionRow("platform", text))
+
+
+def flagged(item: str = "f1", offset: int = 0, flag: str = "brand_flag", **parts: Any) -> FakeRecord:
+    """Return an item on `reviews` of what an agent flagged."""
+    why = ReasonRow(rule=f"flag.{flag}", saw=flag, outcome="ESCALATE", queue="trading")
+    return review(item, offset, reasons=(why,), flags=[flag], **parts)
+
+
+def result(
+    offset: int = 0,
+    at_ms: int = NOW_MS,
+    status: Literal["executed", "failed", "unresolved"] = "executed",
+    present: Mapping[str, Any] | None = None,
+    by: tuple[str, ...] = ("ana",),
+    **action: Any,
+) -> FakeRecord:
+    """Return an action on `results`; `present` is what the executor had read before."""
     made = _shared(decision(action_bytes(**action)))
-    value = encode(Result(**made, status="executed", key="k", by=("ana",)))
+    value = encode(Result(**made, status=status, key="k", by=by, present=dict(present or {})))
     found = record("results", RESULT, "acme/acc-17", value, offset)
     found.timestamp = at_ms
     return found

@@ -35,6 +35,7 @@ VERBS = (
     "farewell",
     "user",
     "review",
+    "console",
     "export",
     "report",
     "erase",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from cyclopts import App, Parameter
 
+from hitl_stream.cli.api import HERE, At, ConsoleFlags, address, token
 from hitl_stream.cli.appending import KeyFlag, Reason, checked_reason, signing_key
 from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.stretch import checked_log, now_ms, say_seals
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.cli.topics import reading
-from hitl_stream.core.errors import RefusedError, UsageError
+from hitl_stream.core.errors import RefusedError
 from hitl_stream.core.escape import escaped
 from hitl_stream.core.reversal import Irreversible
 from hitl_stream.lane.explain import asked
@@ -26,8 +24,6 @@ from hitl_stream.wire.records import time_text
 from hitl_stream.wire.undoing import Undo, undo, via_headers
 
 CONSOLE_SEAL = "seal-console"
-TOKEN_VARIABLE = "HITL_CONSOLE_TOKEN"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 WHY_NOT_EXECUTED = {
     "failed": "the platform refused it, so that it changed nothing",
     "unresolved": "nobody knows whether it was carried out; look at the platform, then propose what is right",
@@ -44,30 +40,27 @@ def reverse(
     /,
     *,
     reason: Reason,
-    console: Annotated[str | None, Parameter(name="--console", env_var="HITL_CONSOLE")] = None,
-    token_file: Annotated[Path | None, Parameter(name="--token-file", env_var="HITL_CONSOLE_TOKEN_FILE")] = None,
+    at: ConsoleFlags = HERE,
     key: KeyFlag = None,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
     """Propose what would undo an executed action, as your own new action. Exit 5 if it cannot be undone.
 
+    The proposal goes over the API of the console that --console names. With none it is written to the log, for which
+    the console's seal key must be here.
+
     Parameters
     ----------
     id_
         tenant/action_id.
-    console
-        The console's address, such as https://hitl.example: the proposal goes over its API. Not given: it is written to
-        the log, for which the console's seal key must be here.
-    token_file
-        File with your token for its API; else HITL_CONSOLE_TOKEN holds it.
     json
         One object on stdout: {id, of, changes, sent}.
     """
     settings = flags.load()
     checked_reason(reason)
     about = asked(id_, settings.tenant, None, None)
-    api = _api(console, token_file)
+    api = _api(settings, at)
     name = f"{about.tenant}/{about.action_id}"
     undone, sent = reading(_reverse(settings, name, about.tenant, about.action_id, reason, api, key))
     action = undone.decoded.action
@@ -133,29 +126,12 @@ async def _write(settings: Settings, tenant: str, undone: Undo, place: str, key:
     return await append(kafka_client(settings), topics, tenant, undone, headers)
 
 
-def _api(console: str | None, token_file: Path | None) -> tuple[str, str] | None:
+def _api(settings: Settings, at: At) -> tuple[str, str] | None:
     """Return the console's address and the token for it; None where none is named."""
-    if console is None:
+    if at.console is None:
         return None
-    parts = urlsplit(console)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"--console {console!r} is no address; write one such as https://hitl.example")
-    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise UsageError(f"--console {console}: your token would go over the network in clear; write https://")
-    return console, _token(token_file)
-
-
-def _token(path: Path | None) -> str:
-    try:
-        token = os.environ.get(TOKEN_VARIABLE, "") if path is None else path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--token-file {path}: cannot be read: {error}") from None
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise UsageError(
-            "--console needs a token, in one line: name its file with --token-file or HITL_CONSOLE_TOKEN_FILE, or set "
-            f"{TOKEN_VARIABLE}; an administrator makes one: hitl user token NAME"
-        )
-    return token
+    url = address(settings, at)
+    return url, token(settings, at, url)
 
 
 def _changes(undone: Undo) -> list[dict[str, Any]]:

@@ -7,61 +7,38 @@ What is judged is what was looked at: `next` and `show` note the card's digest a
 from __future__ import annotations
 
 import asyncio
-import os
+import sys
 import time
-import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from getpass import getpass
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 from cyclopts import App, Parameter
-from msgspec import Struct
 
+from hitl_stream.cli import api as console_api
+from hitl_stream.cli import batches, seen
+from hitl_stream.cli.api import HERE, Api, At, ConsoleFlags, asking
+from hitl_stream.cli.seen import Seen
 from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.terminal import emit, out
-from hitl_stream.core.errors import RefusedError, UnknownOutcomeError, UnreachableError, UsageError
+from hitl_stream.core.errors import RefusedError, UsageError
 from hitl_stream.core.escape import escaped
 from hitl_stream.settings import Settings
 
-API_SECONDS_MAX = 30.0
 EFFECT_SECONDS_MAX = 10.0
 """The desk answers in well under one; then the verdict stands there, and `hitl review show` tells later."""
 EFFECT_POLL_SECONDS = 0.1
-ANSWER_BYTES_MAX = 4 * 1024 * 1024
-SEEN_MAX = 200
-"""Cards remembered, the newest."""
-TOKEN_VARIABLE = "HITL_CONSOLE_TOKEN"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NOT_YET = 3
 """The exit code of a verdict that was appended, and of which nobody knows yet what it did."""
 REFUSED = 5
 GOOD = ("applied", "waiting")
 
-Console = Annotated[str | None, Parameter(name="--console", env_var="HITL_CONSOLE")]
-TokenFile = Annotated[Path | None, Parameter(name="--token-file", env_var="HITL_CONSOLE_TOKEN_FILE")]
 Item = Annotated[str, Parameter(name="ITEM")]
 Code = Annotated[str, Parameter(name="--code")]
 MaybeCode = Annotated[str | None, Parameter(name="--code")]
 Note = Annotated[str | None, Parameter(name="--note")]
-
-
-class At(Struct, frozen=True):
-    """Which console is asked, and as whom: the flags of every verb here."""
-
-    console: str | None
-    token_file: Path | None
-
-
-class Seen(Struct, frozen=True, kw_only=True):
-    """A card that was looked at. `id` is that of the one verdict that is given on it, however often it is sent."""
-
-    view: str
-    painted: str
-    id: str
-    can_change: Mapping[str, Any] = {}
 
 
 def register(app: App) -> None:
@@ -70,15 +47,70 @@ def register(app: App) -> None:
     for verb in (show, approve, reject, change, escalate):
         review.command(verb)
     review.command(next_, name="next")
+    review.command(sign_in, name="sign-in")
+    review.command(sign_out, name="sign-out")
+    batches.register(review)
     app.command(review)
+
+
+def sign_in(
+    name: Annotated[str, Parameter(name="NAME")],
+    *,
+    at: ConsoleFlags = HERE,
+    json: Json = False,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """Sign in to the console by name and password. Tier 3 and the release of a batch want it, minutes ago at most.
+
+    The session's secret is kept in `<state_dir>/console-session.json`, for you alone, until you sign out.
+
+    Parameters
+    ----------
+    name
+        Your account.
+    json
+        One object on stdout: {name, console, until}.
+    """
+    settings = flags.load()
+    console_api.address(settings, at)  # before anything secret is typed
+    if at.token_file is not None:
+        raise UsageError(
+            f"the token in {at.token_file} would go before who signs in; leave --token-file away, and unset "
+            f"{console_api.TOKEN_FILE_VARIABLE}"
+        )
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask the password at; programs show a token: --token-file")
+    begun = console_api.sign_in(settings, at, name, getpass(f"Password of {name}: "))
+    if json:
+        emit({"name": begun.name, "console": begun.console, "until": begun.until})
+    else:
+        _print(f"{begun.name} is signed in to {begun.console} until {begun.until}.")
+    return 0
+
+
+def sign_out(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
+    """End the session that `sign-in` began, at its console, and forget its secret.
+
+    Parameters
+    ----------
+    json
+        One object on stdout: {name, console}; both null where nobody was signed in.
+    """
+    ended = console_api.sign_out(flags.load())
+    if json:
+        emit({"name": ended and ended.name, "console": ended and ended.console})
+    elif ended is None:
+        _print("Nobody was signed in.")
+    else:
+        _print(f"{ended.name} is signed out of {ended.console}.")
+    return 0
 
 
 def next_(
     queue: Annotated[str, Parameter(name="QUEUE")],
     *,
     uncertain: Annotated[bool, Parameter(negative="")] = False,
-    console: Console = None,
-    token_file: TokenFile = None,
+    at: ConsoleFlags = HERE,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
@@ -90,17 +122,13 @@ def next_(
         A queue of the policy in which you decide.
     uncertain
         The one that is closest to a coin toss, in the place of the one with the nearest deadline.
-    console
-        The console's address, such as https://hitl.example; not given: this machine's.
-    token_file
-        File with your token; else HITL_CONSOLE_TOKEN holds it.
     json
         One object on stdout, the item as the API gives it, its card decoded.
     """
     settings = flags.load()
     order = "uncertain" if uncertain else "deadline"
     path = f"/queues/{quote(queue, safe='')}/next?order={order}"
-    item = _with(settings, At(console, token_file), lambda api: _next(api, settings, path))
+    item = asking(settings, at, lambda api: _next(api, settings, path))
     if item is None:
         if json:
             emit({"item": None})
@@ -114,8 +142,7 @@ def next_(
 def show(
     item: Item,
     *,
-    console: Console = None,
-    token_file: TokenFile = None,
+    at: ConsoleFlags = HERE,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
@@ -125,15 +152,11 @@ def show(
     ----------
     item
         Its id, as `hitl review next` gives it.
-    console
-        The console's address; not given: this machine's.
-    token_file
-        File with your token; else HITL_CONSOLE_TOKEN holds it.
     json
         One object on stdout, the item as the API gives it, its card decoded.
     """
     settings = flags.load()
-    found = _with(settings, At(console, token_file), lambda api: _look(api, settings, item))
+    found = asking(settings, at, lambda api: _look(api, settings, item))
     _show(found, json)
     return 0
 
@@ -142,8 +165,7 @@ def approve(
     item: Item,
     *,
     note: Note = None,
-    console: Console = None,
-    token_file: TokenFile = None,
+    at: ConsoleFlags = HERE,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
@@ -155,14 +177,10 @@ def approve(
         Its id; you have looked at it with `next` or `show`.
     note
         What is to be said of it.
-    console
-        The console's address; not given: this machine's.
-    token_file
-        File with your token; else HITL_CONSOLE_TOKEN holds it.
     json
         One object on stdout: {id, effect, why}.
     """
-    return _judge(flags.load(), At(console, token_file), item, json, {"verdict": "approve", "note": note})
+    return _judge(flags.load(), at, item, json, {"verdict": "approve", "note": note})
 
 
 def reject(
@@ -170,8 +188,7 @@ def reject(
     *,
     code: Code,
     note: Note = None,
-    console: Console = None,
-    token_file: TokenFile = None,
+    at: ConsoleFlags = HERE,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
@@ -185,15 +202,11 @@ def reject(
         A reason that the policy knows, such as too_large.
     note
         What the agent should learn.
-    console
-        The console's address; not given: this machine's.
-    token_file
-        File with your token; else HITL_CONSOLE_TOKEN holds it.
     json
         One object on stdout: {id, effect, why}.
     """
     body = {"verdict": "reject", "code": code, "note": note}
-    return _judge(flags.load(), At(console, token_file), item, json, body)
+    return _judge(flags.load(), at, item, json, body)
 
 
 def change(
@@ -202,8 +215,7 @@ def change(
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")],
     code: Code,
     note: Note = None,
-    console: Console = None,
-    token_file: TokenFile = None,
+    at: ConsoleFlags = HERE,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
@@ -219,17 +231,13 @@ def change(
         A reason that the policy knows, such as too_large.
     note
         What the agent should learn.
-    console
-        The console's address; not given: this machine's.
-    token_file
-        File with your token; else HITL_CONSOLE_TOKEN holds it.
     json
         One object on stdout: {id, effect, why}.
     """
     settings = flags.load()
     changes = _changes(set_, _seen(settings, item).can_change)
     body = {"verdict": "change", "code": code, "note": note, "changes": changes}
-    return _judge(settings, At(console, token_file), item, json, body)
+    return _judge(settings, at, item, json, body)
 
 
 def escalate(
@@ -237,8 +245,7 @@ def escalate(
     *,
     note: Note = None,
     code: MaybeCode = None,
-    console: Console = None,
-    token_file: TokenFile = None,
+    at: ConsoleFlags = HERE,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
@@ -252,112 +259,11 @@ def escalate(
         What they should know.
     code
         A reason that the policy knows.
-    console
-        The console's address; not given: this machine's.
-    token_file
-        File with your token; else HITL_CONSOLE_TOKEN holds it.
     json
         One object on stdout: {id, effect, why}.
     """
     body = {"verdict": "escalate", "code": code, "note": note}
-    return _judge(flags.load(), At(console, token_file), item, json, body)
-
-
-# --- asking -----------------------------------------------------------------------------------------------------------
-
-
-class Api:
-    """The console's API, as somebody."""
-
-    def __init__(self, session: ClientSession, url: str, token: str) -> None:
-        self._session, self._url = session, url
-        self._headers = {"Authorization": f"Bearer {token}"}
-
-    async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Return the answer's JSON; raise the error that its problem is to us."""
-        data = None if body is None else msgspec.json.encode(body)
-        headers = self._headers | ({} if data is None else {"Content-Type": "application/json"})
-        url = f"{self._url}/api/v1{path}"
-        try:
-            # No redirect is followed: the token is for this console.
-            async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as answer:
-                content, status = await _content(answer), answer.status
-        except (ClientError, TimeoutError, OSError) as error:
-            told = f"the console at {self._url}: {error!r}"
-            if method == "GET":
-                raise UnreachableError(f"{told}; does it run? hitl run console") from None
-            unknown = f"{told}. Whether it took this is not known; say it again, it counts once"
-            raise UnknownOutcomeError(unknown) from None
-        if status // 100 == 2:
-            return msgspec.json.decode(content) if content else None
-        raise _error(status, content)
-
-
-async def _content(answer: ClientResponse) -> bytes:
-    parts: list[bytes] = []
-    length = 0
-    async for part in answer.content.iter_chunked(64 * 1024):
-        parts.append(part)
-        length += len(part)
-        if length > ANSWER_BYTES_MAX:
-            raise RefusedError(f"the answer is longer than {ANSWER_BYTES_MAX} bytes; is this a console?")
-    return b"".join(parts)
-
-
-def _error(status: int, content: bytes) -> Exception:
-    try:
-        problem = msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.DecodeError:
-        problem = {"title": content[:200].decode("utf-8", "replace")}
-    where = f" ({problem['detail']})" if problem.get("detail") else ""
-    text = escaped(f"{problem.get('title', 'no reason')}{where}. {problem.get('todo', '')}".strip())
-    match status:
-        case 400 | 422 | 413:
-            return UsageError(text)
-        case 503:
-            return UnreachableError(text)
-        case 504:
-            return UnknownOutcomeError(text)
-    return RefusedError(text)
-
-
-def _with(settings: Settings, at: At, work: Any) -> Any:
-    url, token = _url(settings, at.console), _token(at.token_file)
-
-    async def run() -> Any:
-        async with ClientSession(timeout=ClientTimeout(total=API_SECONDS_MAX)) as session:
-            return await work(Api(session, url, token))
-
-    return asyncio.run(run())
-
-
-def _url(settings: Settings, console: str | None) -> str:
-    url = (console or f"http://127.0.0.1:{settings.console_port}").rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"--console {url!r} is no address; write one such as https://hitl.example")
-    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise UsageError(f"--console {url}: your token would go over the network in clear; write https://")
-    return url
-
-
-def _token(path: Path | None) -> str:
-    if path is None:
-        token = os.environ.get(TOKEN_VARIABLE, "")
-        if not token:
-            raise UsageError(
-                "there is no token: name its file with --token-file or HITL_CONSOLE_TOKEN_FILE, or set "
-                f"{TOKEN_VARIABLE}; an administrator makes one: hitl user token NAME"
-            )
-        where = TOKEN_VARIABLE
-    else:
-        try:
-            token, where = path.read_text(encoding="ascii").strip(), f"--token-file {path}"
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--token-file {path}: cannot be read: {error}") from None
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise UsageError(f"{where} holds no token; expected one line")
-    return token
+    return _judge(flags.load(), at, item, json, body)
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -377,13 +283,7 @@ async def _painted(api: Api, settings: Settings, found: dict[str, Any]) -> dict[
     """Say that the card is being shown, and note what a verdict on it will need."""
     answer = await api.ask("POST", f"{_path(found['item'])}/painted", {"view": found["view"]})
     card = msgspec.json.decode(found["card"])
-    seen = _all_seen(settings)
-    known = seen.pop(found["item"], None)
-    chosen = known.id if known is not None and known.view == found["view"] else uuid.uuid4().hex
-    seen[found["item"]] = Seen(
-        view=found["view"], painted=answer["receipt"], id=chosen, can_change=card.get("can_change", {})
-    )
-    _note(settings, seen)
+    seen.note(settings, found["item"], found["view"], answer["receipt"], card.get("can_change"))
     return {**found, "card": card}
 
 
@@ -391,36 +291,11 @@ def _path(item: str) -> str:
     return f"/items/{quote(item, safe='')}"
 
 
-def _file(settings: Settings) -> Path:
-    return settings.state_dir / "review.json"
-
-
-def _all_seen(settings: Settings) -> dict[str, Seen]:
-    try:
-        return msgspec.json.decode(_file(settings).read_bytes(), type=dict[str, Seen])
-    except (OSError, msgspec.DecodeError):
-        return {}
-
-
-def _note(settings: Settings, seen: Mapping[str, Seen]) -> None:
-    file = _file(settings)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    newest = dict(list(seen.items())[-SEEN_MAX:])
-    fresh = file.with_suffix(".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(msgspec.json.encode(newest))
-    fresh.replace(file)
+# --- judging ----------------------------------------------------------------------------------------------------------
 
 
 def _seen(settings: Settings, item: str) -> Seen:
-    found = _all_seen(settings).get(item)
-    if found is None:
-        raise UsageError(f"{item} was not looked at from here; look first: hitl review show {item}")
-    return found
-
-
-# --- judging ----------------------------------------------------------------------------------------------------------
+    return seen.look_up(settings, item, f"hitl review show {item}")
 
 
 def _changes(sets: Sequence[str], standing: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -449,18 +324,17 @@ def _value(one: str, text: str, there: Any) -> Any:
 
 
 def _judge(settings: Settings, at: At, item: str, json: bool, words: Mapping[str, Any]) -> int:
-    seen = _seen(settings, item)
+    looked_at = _seen(settings, item)
     body = {name: word for name, word in words.items() if word is not None}
-    body |= {"view": seen.view, "painted": seen.painted, "id": seen.id}
-    told = _with(settings, at, lambda api: _say(api, item, body))
+    body |= {"view": looked_at.view, "painted": looked_at.painted, "id": looked_at.id}
+    told = asking(settings, at, lambda api: _say(api, item, body))
     if json:
         emit(told)
     else:
         _print(_sentence(item, told))
     if told["effect"] is None:
         return NOT_YET
-    # That id is used up: whoever says something else on the item looks at it again.
-    _note(settings, {name: one for name, one in _all_seen(settings).items() if name != item})
+    seen.forget(settings, item)
     return 0 if told["effect"] in GOOD else REFUSED
 
 

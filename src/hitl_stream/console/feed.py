@@ -23,7 +23,7 @@ from mode import Service
 from hitl_stream.console.database import DatabaseError
 from hitl_stream.console.fold import TOPICS, Keys, fold
 from hitl_stream.console.pairs import Pairs
-from hitl_stream.console.store import Partition, Store, Unreadable
+from hitl_stream.console.store import Change, Partition, Store, StoryPut, Unreadable
 from hitl_stream.core.errors import HitlError, SettingsError, UsageError
 from hitl_stream.lane.reader import partitions_of, started
 from hitl_stream.lane.step import Record
@@ -41,6 +41,8 @@ RETRY_S = 1.0
 STALE_MS_MAX = 10_000
 """Behind by more, and the console is not ready: a load balancer sends people to another one."""
 FORGET_EVERY_S = 3_600.0
+FORGET_EVERY = 2_000
+"""Or after so many records of stories: to drop as many takes less time than to fold a batch."""
 
 
 class _RebuiltError(Exception):
@@ -48,7 +50,10 @@ class _RebuiltError(Exception):
 
 
 class Feed(Service):
-    """Folds `reviews`, `decisions`, `closed` and `results` into a store, and pairs into memory."""
+    """Folds `reviews`, `decisions`, `closed` and `results` into a store, and pairs into memory.
+
+    `noted` is told what was folded, once it is stored.
+    """
 
     def __init__(
         self,
@@ -58,14 +63,17 @@ class Feed(Service):
         keys: Keys,
         pairs: Pairs,
         clock_ms: Callable[[], int],
+        noted: Callable[[Sequence[Change]], None] | None = None,
     ) -> None:
         super().__init__()
         self.trouble = "nothing was read yet"
         self.as_of_ms = 0
         self._client, self._topics, self._store, self._keys = client, topics, store, keys
-        self._pairs, self._clock_ms = pairs, clock_ms
+        self._pairs, self._clock_ms, self._noted = pairs, clock_ms, noted
         self._names = {topics.name(name): name for name in (*TOPICS, *BESIDE)}
         self._forgot_ms = 0
+        self._stories = 0
+        """Records of stories folded since the view last forgot."""
         self._unreadable = 0
         self.log = structlog.get_logger(role="console")
 
@@ -143,6 +151,9 @@ class Feed(Service):
                 self.log.warning("a record is not shown", source=str(change.source), why=change.why)
         if offsets and not await self._store.apply(changes, offsets):
             raise _RebuiltError
+        self._stories += sum(isinstance(change, StoryPut) for change in changes)
+        if self._noted is not None:
+            self._noted(changes)
 
     async def _look(self, consumer: Any, parts: Sequence[TopicPartition]) -> None:
         """Note how far the view is up to date, where it is."""
@@ -157,6 +168,6 @@ class Feed(Service):
             if not await self._store.apply((), stored, as_of_ms=at_ms):
                 raise _RebuiltError
             self.as_of_ms, self.trouble = at_ms, ""
-        if at_ms - self._forgot_ms >= FORGET_EVERY_S * 1000:
+        if at_ms - self._forgot_ms >= FORGET_EVERY_S * 1000 or self._stories >= FORGET_EVERY:
             await self._store.forget(at_ms - max(TABLE[name].retention_ms for name in TOPICS))
-            self._forgot_ms = at_ms
+            self._forgot_ms, self._stories = at_ms, 0

@@ -49,6 +49,8 @@ from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealed
 TOPICS = ("reviews", "decisions", "closed", "results")
 """What the view is folded from."""
 CURRENCY_LETTERS = 3
+FLAG, ETHICAL = "flag.", "ethical"
+"""Rules that send an action to the queue of an exception type; the type of the former stands behind the dot."""
 NO_DOUBT_KNOWN = 0.5
 """An opinion without a confidence says nothing."""
 
@@ -116,7 +118,17 @@ def _item(stored: Stored, source: Source, value: bytes) -> ItemPut:
         money_micros=int(min(money * MICROS, Decimal(MONEY_MICROS_MAX))),
         unit=unit,
         value=value,
+        kinds=kinds_of(stored),
+        raised=stored.state.exception is not None,
     )
+
+
+def kinds_of(stored: Stored) -> tuple[str, ...]:
+    """Return the exception types that an item was sent to people for, by the rules that sent it."""
+    rules = {row.rule for row in stored.decision.reasons if row.counts}
+    flagged = {rule.removeprefix(FLAG) for rule in rules if rule.startswith(FLAG)} | (rules & {ETHICAL})
+    raised = {stored.state.exception} if stored.state.exception is not None else set()
+    return tuple(sorted(flagged | raised))
 
 
 def _lot(lot: LotState, source: Source, value: bytes) -> LotPut:

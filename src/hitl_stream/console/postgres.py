@@ -23,8 +23,8 @@ CONNECTIONS_MAX = 8
 WAIT_S = 5.0
 """How long work waits for a connection before it is given up."""
 RECONNECT_S = 5.0
-"""The pool tries a connection anew at ever longer intervals for so long, then with the next work: a server that was away
-for an hour is used again as soon as it is back."""
+"""The pool tries anew at ever longer intervals for so long, then with the next work: a server that was away for an hour
+is used again as soon as it is back."""
 CONNECT_S = 5
 STATEMENT_MS_MAX = 30_000
 

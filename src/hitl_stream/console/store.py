@@ -29,10 +29,17 @@ NEXT_MAX = 50
 """Items handed out at once: a page shows one and fetches the next three."""
 STORY_MAX = 1_000
 """Records of one action's story, and hits of a search."""
+ALONE_MAX = 200_000
+"""Records of what ended without anybody's word, the newest: a router's whole traffic is no view's to hold. What became
+of an older one the log tells: `hitl explain`."""
 WITHOUT_MAX = 500
 """Items that a person has put aside; of more, the newest count."""
 LOTS_MAX = 100
 """Batches listed at once."""
+EXCEPTIONS_MAX = 200
+"""Exceptions listed at once."""
+KINDS_MAX = 20
+"""Exception types that one item counts for."""
 MICROS = 1_000_000
 MONEY_MICROS_MAX = 900_000_000 * MICROS
 """What one item counts for at most among the waiting money: ten thousand of them still add up in 64 bits."""
@@ -66,6 +73,7 @@ class ItemPut(Struct, frozen=True, kw_only=True):
 
     `open` is false of one that nobody is asked about: it waits for its batch, or has ended (`ended`). `loss` is what is
     expected to be lost on it, `uncertainty` in [0, 1]; both only order queues. `unit` is the money's currency.
+    `kinds` are the exception types that it was sent to people for; `raised`: since something could not be carried out.
     """
 
     source: Source
@@ -83,6 +91,8 @@ class ItemPut(Struct, frozen=True, kw_only=True):
     money_micros: int
     unit: str
     value: bytes
+    kinds: tuple[str, ...] = ()
+    raised: bool = False
 
 
 class ItemGone(Struct, frozen=True):
@@ -231,6 +241,24 @@ class QueueCount(Struct, frozen=True):
     money: Mapping[str, Decimal]
 
 
+class ExceptionCount(Struct, frozen=True):
+    """How many items of one exception type people are asked about, and when the oldest was opened."""
+
+    kind: str
+    open: int
+    oldest_ms: int
+
+
+class Exceptions(Struct, frozen=True):
+    """How many wait by type, and what a viewer may decide of what could not be carried out, the most pressing first.
+
+    Nothing else is listed: of what was sent to people before it ran, a list could tell a planted item.
+    """
+
+    counts: tuple[ExceptionCount, ...]
+    items: tuple[OpenItem, ...]
+
+
 class StoryRow(Struct, frozen=True):
     """One record of an action's story; `source` is topic/partition/offset."""
 
@@ -251,21 +279,35 @@ class Story(Struct, frozen=True):
 
 
 class Hit(Struct, frozen=True):
-    """An action that a search found, and when the newest record of it was written."""
+    """An action that a search found, when the newest record of it was written, and the record that says how it stands.
+
+    That is its newest end or result, else its newest judgement; None: while people are asked, no judgement is told.
+    """
 
     tenant: str
     action_id: str
     at_ms: int
+    kind: StoryKind | None = None
+    value: bytes = b""
+
+
+class Dropped(Struct, frozen=True):
+    """How much stood in a view that was dropped: items, batches, records of stories."""
+
+    items: int
+    lots: int
+    records: int
 
 
 class Search(Struct, frozen=True, kw_only=True):
-    """What to look for; what is None is not asked. `reviewer` is one who decided."""
+    """What to look for; what is None is not asked. `reviewer` is one who decided. At most `limit` are found."""
 
     tenant: str
     action_id: str | None = None
     account: str | None = None
     campaign: str | None = None
     reviewer: str | None = None
+    limit: int = STORY_MAX
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
@@ -321,6 +363,9 @@ class Store(Protocol):
     async def lots(self, viewer: Viewer) -> tuple[LotState, ...]:
         """Return the batches of the viewer's queues, the newest first."""
 
+    async def exceptions(self, viewer: Viewer, now_ms: int, limit: int = EXCEPTIONS_MAX) -> Exceptions:
+        """Return how many exceptions wait, and those that the viewer may decide, claiming nothing."""
+
     async def story(self, viewer: Viewer, tenant: str, action_id: str) -> Story:
         """Return all that became of one action; empty where it is unknown, or no tenant of theirs."""
 
@@ -330,11 +375,14 @@ class Store(Protocol):
     async def stale_ms(self, now_ms: int) -> int | None:
         """Return how far the view is behind, by its slowest partition; None: it has not read anything yet."""
 
-    async def forget(self, before_ms: int) -> None:
-        """Drop the records of stories that were written before a time, as their topics do."""
+    async def forget(self, before_ms: int, alone_max: int = ALONE_MAX) -> None:
+        """Drop the records of stories that were written before a time, as their topics do.
 
-    async def rebuild(self) -> None:
-        """Drop every row and offset of the view, and keep the claims."""
+        Of what ended without anybody's word, and was never put to anybody, the newest `alone_max` stay.
+        """
+
+    async def rebuild(self) -> Dropped:
+        """Drop every row and offset of the view, and keep the claims; return how much that was."""
 
     async def close(self) -> None:
         """Let go of the database."""

@@ -20,6 +20,9 @@ from msgspec import Raw
 
 from hitl_stream.console.database import Database, Row, Tables, Tx, marks, open_database
 from hitl_stream.console.store import (
+    ALONE_MAX,
+    EXCEPTIONS_MAX,
+    KINDS_MAX,
     LEASE_MS,
     LOTS_MAX,
     MICROS,
@@ -28,7 +31,10 @@ from hitl_stream.console.store import (
     WITHOUT_MAX,
     Change,
     Claim,
+    Dropped,
     EndedItem,
+    ExceptionCount,
+    Exceptions,
     Hit,
     ItemGone,
     ItemPut,
@@ -58,7 +64,7 @@ from hitl_stream.wire.desk_records import (
 )
 
 T = TypeVar("T")
-VERSION = 1
+VERSION = 2
 """Of the tables. A view with an older one is dropped and read anew; claims stay."""
 ARMS_MAX = 200
 """Pairs of queue and tenant that are looked up one by one; beyond it, the tenants of a queue are sifted."""
@@ -66,7 +72,9 @@ CANDIDATES = 32
 TRIES_MAX = 8
 """Candidates looked at in one go, and how often: other consoles may have taken all of them meanwhile."""
 
-TABLES = ("view_mark", "view_item", "view_need", "view_barred", "view_lot", "view_story", "view_story_by")
+TABLES = (
+    "view_mark", "view_item", "view_need", "view_barred", "view_kind", "view_lot", "view_story", "view_story_by"
+)  # fmt: skip
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS claim (item TEXT PRIMARY KEY, person TEXT NOT NULL, until_ms BIGINT NOT NULL)""",
     """CREATE INDEX IF NOT EXISTS claim_person ON claim (person, until_ms)""",
@@ -83,16 +91,19 @@ SCHEMA = (
     """CREATE INDEX view_need_tenant_deadline ON view_need (queue, tenant, decide_by_ms, cheapness, item)""",
     """CREATE INDEX view_need_tenant_uncertain ON view_need (queue, tenant, sureness, decide_by_ms, item)""",
     """CREATE TABLE view_barred (item TEXT, person TEXT, PRIMARY KEY (item, person))""",
+    """CREATE TABLE view_kind (item TEXT, kind TEXT, raised INTEGER NOT NULL, PRIMARY KEY (item, kind))""",
+    """CREATE INDEX view_kind_raised ON view_kind (raised, item)""",
     """CREATE TABLE view_lot (lot TEXT PRIMARY KEY, tenant TEXT NOT NULL, queue TEXT NOT NULL,
         opened_ms BIGINT NOT NULL, value BLOB NOT NULL)""",
     """CREATE INDEX view_lot_queue ON view_lot (queue, opened_ms)""",
     """CREATE TABLE view_story (topic TEXT, part INTEGER, place BIGINT, kind TEXT NOT NULL, tenant TEXT NOT NULL,
         action_id TEXT NOT NULL, account TEXT, campaign TEXT, at_ms BIGINT NOT NULL, value BLOB NOT NULL,
-        PRIMARY KEY (topic, part, place))""",
+        alone INTEGER NOT NULL, PRIMARY KEY (topic, part, place))""",
     """CREATE INDEX view_story_action ON view_story (tenant, action_id, at_ms)""",
     """CREATE INDEX view_story_account ON view_story (tenant, account, at_ms)""",
     """CREATE INDEX view_story_at ON view_story (tenant, at_ms)""",
     """CREATE INDEX view_story_old ON view_story (at_ms)""",
+    """CREATE INDEX view_story_alone ON view_story (at_ms) WHERE alone = 1""",
     """CREATE TABLE view_story_by (topic TEXT, part INTEGER, place BIGINT, tenant TEXT NOT NULL, person TEXT,
         action_id TEXT NOT NULL, at_ms BIGINT NOT NULL, PRIMARY KEY (topic, part, place, person))""",
     """CREATE INDEX view_story_by_person ON view_story_by (tenant, person, at_ms)""",
@@ -102,6 +113,9 @@ _SAID = """SELECT s.value FROM view_item i
     JOIN view_story_by b ON b.tenant = i.tenant AND b.action_id = i.action_id
     JOIN view_story s ON s.topic = b.topic AND s.part = b.part AND s.place = b.place
     WHERE i.item = ? AND b.person = ? AND s.kind = 'decision' ORDER BY s.at_ms, s.part, s.place LIMIT ?"""
+_BEYOND = "SELECT at_ms FROM view_story WHERE alone = 1 ORDER BY at_ms DESC LIMIT 1 OFFSET ?"
+_FORGET_ALONE = """DELETE FROM view_story WHERE alone = 1 AND at_ms <= ? AND NOT EXISTS (SELECT 1 FROM view_item i
+    WHERE i.tenant = view_story.tenant AND i.action_id = view_story.action_id)"""
 _ORDERS: Mapping[Order, tuple[str, str]] = {
     "deadline": ("decide_by_ms", "cheapness"),
     "uncertain": ("sureness", "decide_by_ms"),
@@ -132,18 +146,20 @@ class SqlStore(Tables, Store):
         generation = self._generation
         return await self._write(lambda tx: _apply(tx, changes, offsets, as_of_ms, generation))
 
-    async def forget(self, before_ms: int) -> None:
-        """Drop the records of stories that were written before a time."""
+    async def forget(self, before_ms: int, alone_max: int = ALONE_MAX) -> None:
+        """Drop the records of stories that are too old, or too many of what nobody had to do with."""
 
         def work(tx: Tx) -> None:
             for table in ("view_story", "view_story_by"):
                 tx.rows(f"DELETE FROM {table} WHERE at_ms < ?", (before_ms,))
+            for (last_ms,) in tx.rows(_BEYOND, (alone_max,)):
+                tx.rows(_FORGET_ALONE, (last_ms,))
 
         await self._write(work)
 
-    async def rebuild(self) -> None:
-        """Drop every row and offset of the view, and keep the claims."""
-        await self._write(_rebuild)
+    async def rebuild(self) -> Dropped:
+        """Drop every row and offset of the view, and keep the claims; return how much that was."""
+        return await self._write(_rebuild)
 
     async def stale_ms(self, now_ms: int) -> int | None:
         """Return how far the view is behind, by its slowest partition; None: it has not read anything yet."""
@@ -210,10 +226,18 @@ class SqlStore(Tables, Store):
 
     async def lots(self, viewer: Viewer) -> tuple[LotState, ...]:
         """Return the batches of the viewer's queues, the newest first."""
-        queues = marks(viewer.queues)
-        sql = f"SELECT tenant, value FROM view_lot WHERE queue IN ({queues}) ORDER BY opened_ms DESC, lot LIMIT ?"
-        rows = await self._read(lambda tx: tx.rows(sql, (*viewer.queues, LOTS_MAX)))
-        return tuple(decode_lot(value) for tenant, value in rows if viewer.may_see(tenant))
+        if not viewer.queues or viewer.tenants == ():
+            return ()
+        values: list[Any] = [*viewer.queues, *(viewer.tenants or ())]
+        among = f" AND tenant IN ({marks(viewer.tenants)})" if viewer.tenants is not None else ""
+        where = f"queue IN ({marks(viewer.queues)}){among}"
+        sql = f"SELECT value FROM view_lot WHERE {where} ORDER BY opened_ms DESC, lot LIMIT ?"
+        rows = await self._read(lambda tx: tx.rows(sql, (*values, LOTS_MAX)))
+        return tuple(decode_lot(value) for (value,) in rows)
+
+    async def exceptions(self, viewer: Viewer, now_ms: int, limit: int = EXCEPTIONS_MAX) -> Exceptions:
+        """Return how many exceptions wait, and those that the viewer may decide, claiming nothing."""
+        return await self._read(lambda tx: _exceptions(tx, viewer, now_ms, min(limit, EXCEPTIONS_MAX)))
 
     # --- what was ---
 
@@ -227,7 +251,7 @@ class SqlStore(Tables, Store):
         """Return the decided actions that fit, newest first."""
         if not viewer.may_see(wanted.tenant):
             return ()
-        return await self._read(lambda tx: tuple(Hit(*row) for row in tx.rows(*_search(viewer, wanted))))
+        return await self._read(lambda tx: tuple(_hit(tx, *row) for row in tx.rows(*_search(viewer, wanted))))
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -260,11 +284,13 @@ def _refuse_newer(version: int) -> None:
         )
 
 
-def _rebuild(tx: Tx) -> None:
+def _rebuild(tx: Tx) -> Dropped:
     _locked_generation(tx)
+    counts = [tx.rows(f"SELECT COUNT(*) FROM {table}")[0][0] for table in ("view_item", "view_lot", "view_story")]
     for table in TABLES:
         tx.rows(f"DELETE FROM {table}")
     tx.rows("UPDATE view_version SET generation = generation + 1")
+    return Dropped(*counts)
 
 
 def _locked_generation(tx: Tx) -> int:
@@ -313,7 +339,7 @@ def _apply_items(tx: Tx, changes: Iterable[ItemPut | ItemGone]) -> None:
     puts = [one for one in newest.values() if isinstance(one, ItemPut)]
     gone = [(item,) for item, one in newest.items() if isinstance(one, ItemGone)]
     over = [(item,) for item, one in newest.items() if isinstance(one, ItemGone) or one.ended]
-    for table in ("view_need", "view_barred"):
+    for table in ("view_need", "view_barred", "view_kind"):
         tx.many(f"DELETE FROM {table} WHERE item = ?", names)
     tx.many("DELETE FROM view_item WHERE item = ?", gone)
     # Never deleted and inserted anew: whoever waits for the row to claim it would then find it gone.
@@ -342,6 +368,15 @@ def _apply_items(tx: Tx, changes: Iterable[ItemPut | ItemGone]) -> None:
         "INSERT INTO view_barred (item, person) VALUES (?, ?)",
         [(one.item, person) for one in puts for person in one.barred],
     )
+    tx.many(
+        "INSERT INTO view_kind (item, kind, raised) VALUES (?, ?, ?)",
+        [
+            (one.item, _text(kind), int(one.raised))
+            for one in puts
+            if one.waiting
+            for kind in list(dict.fromkeys(one.kinds))[:KINDS_MAX]
+        ],
+    )
     tx.many("DELETE FROM claim WHERE item = ?", over)
 
 
@@ -369,13 +404,13 @@ def _apply_lots(tx: Tx, changes: Iterable[LotPut | LotGone]) -> None:
 
 def _apply_stories(tx: Tx, changes: Sequence[StoryPut]) -> None:
     tx.many(
-        "INSERT INTO view_story (topic, part, place, kind, tenant, action_id, account, campaign, at_ms, value)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO view_story (topic, part, place, kind, tenant, action_id, account, campaign, at_ms, value, alone)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 *(one.source.topic, one.source.partition, one.source.offset, one.kind),
                 *(_text(one.tenant), _text(one.action_id), _text(one.account), _text(one.campaign)),
-                *(one.at_ms, one.value),
+                *(one.at_ms, one.value, int(not one.by)),
             )
             for one in changes
         ],
@@ -586,6 +621,35 @@ def _scope(viewer: Viewer) -> tuple[str, list[str]]:
     return " AND ".join(conditions), values
 
 
+def _exceptions(tx: Tx, viewer: Viewer, now_ms: int, limit: int) -> Exceptions:
+    where, values = _scope(viewer)
+    counted = tx.rows(
+        "SELECT k.kind, COUNT(DISTINCT k.item), MIN(opened_ms) FROM view_kind k JOIN view_need n ON n.item = k.item"
+        f" WHERE {where} GROUP BY k.kind ORDER BY k.kind",
+        values,
+    )
+    items = (_open_item(tx, item) for item in _raised(tx, viewer, now_ms, limit))
+    return Exceptions(tuple(ExceptionCount(*row) for row in counted), tuple(one for one in items if one is not None))
+
+
+def _raised(tx: Tx, viewer: Viewer, now_ms: int, limit: int) -> list[str]:
+    """Return what could not be carried out and waits for this person, as `candidates` would give it to them."""
+    if not viewer.queues or viewer.tenants == ():
+        return []
+    among = f" AND n.tenant IN ({marks(viewer.tenants)})" if viewer.tenants is not None else ""
+    sql = (
+        "SELECT n.item FROM view_kind k JOIN view_need n ON n.item = k.item"
+        f" WHERE k.raised = 1 AND n.queue IN ({marks(viewer.queues)}){among}"
+        " AND (n.for_person IS NULL OR n.for_person = ?)"
+        " AND NOT EXISTS (SELECT 1 FROM view_barred b WHERE b.item = n.item AND b.person = ?)"
+        " AND NOT EXISTS (SELECT 1 FROM claim c WHERE c.item = n.item AND c.until_ms > ? AND c.person <> ?)"
+        " GROUP BY n.item ORDER BY MIN(n.decide_by_ms), n.item LIMIT ?"
+    )
+    person = viewer.person
+    values = (*viewer.queues, *(viewer.tenants or ()), person, person, now_ms, person, limit)
+    return [str(item) for (item,) in tx.rows(sql, values)]
+
+
 # --- what was ---------------------------------------------------------------------------------------------------------
 
 
@@ -649,4 +713,14 @@ def _search(viewer: Viewer, wanted: Search) -> tuple[str, list[Any]]:
         f"SELECT s.tenant, s.action_id, MAX(s.at_ms) FROM {table} s WHERE {' AND '.join(conditions)}"
         " GROUP BY s.tenant, s.action_id ORDER BY MAX(s.at_ms) DESC, s.action_id LIMIT ?"
     )
-    return sql, [*values, STORY_MAX]
+    return sql, [*values, min(wanted.limit, STORY_MAX)]
+
+
+def _hit(tx: Tx, tenant: str, action_id: str, at_ms: int) -> Hit:
+    rows = tx.rows(
+        "SELECT kind, value FROM view_story s WHERE tenant = ? AND action_id = ? AND (kind <> 'decision' OR NOT EXISTS"
+        " (SELECT 1 FROM view_item i WHERE i.tenant = s.tenant AND i.action_id = s.action_id AND i.ended = 0))"
+        " ORDER BY CASE kind WHEN 'decision' THEN 1 ELSE 0 END, at_ms DESC, topic, part, place DESC LIMIT 1",
+        (_text(tenant), _text(action_id)),
+    )
+    return Hit(tenant, action_id, at_ms, *(rows[0] if rows else ()))

@@ -143,7 +143,8 @@ class Deed(StrEnum):
 class Need(Struct, frozen=True):
     """One approval that is missing or given: `people` distinct people of a queue, until `decide_by_ms`.
 
-    `escalate_ms` is when it goes to the queue's next one; None: it has none, or went there already as far as it can.
+    `escalate_ms` is when half of its time has passed: it goes to the queue's next one, or, where there is none, its
+    owner is told (`lapsed`); None: that has happened, and it goes nowhere from here.
     `by` have approved, also those who did in the queue that it was escalated from.
     """
 
@@ -290,6 +291,16 @@ def due(review: Review, now_ms: int, policy: Policy, stopped_ms: int = 0) -> Tur
         if late and Event.HALF_SLA in TABLE[review.state]:
             return _escalated(review, need, Event.HALF_SLA, policy, now_ms, stopped_ms)
     return None
+
+
+def lapsed(before: Review, after_: Review) -> tuple[str, ...]:
+    """Return the queues in which half the time of an approval has passed, and from which it goes nowhere else."""
+    stand = {need.queue: need for need in after_.needs}
+    return tuple(
+        need.queue
+        for need in before.needs
+        if need.escalate_ms is not None and need.queue in stand and stand[need.queue].escalate_ms is None
+    )
 
 
 def next_ms(review: Review, stopped_ms: int = 0, *, standing: bool = False) -> int:
@@ -507,7 +518,7 @@ def _escalated(review: Review, need: Need, event: Event, policy: Policy, now_ms:
     """Send an approval to the next queue, with that one's time from now. Who has approved already keeps counting."""
     moved = _moved(review, event)
     queue = _next(need.queue, policy)
-    if queue is None or review.escalated >= ESCALATED_MAX:  # the policy has changed since, or it went far enough
+    if queue is None or review.escalated >= ESCALATED_MAX:  # it goes nowhere from there, or went far enough
         return Turn(review=_with(moved, need, structs.replace(need, escalate_ms=None)))
     kept = review.for_ if review.purpose is Purpose.CANARY else None  # the next queue's people are others
     moved = structs.replace(moved, escalated=review.escalated + 1, for_=kept)
@@ -549,8 +560,7 @@ def _missing(review: Review) -> list[Need]:
 
 def _need(queue: str, people: int, policy: Policy, from_ms: int, execute_by_ms: int) -> Need:
     spec = _spec(queue, policy)
-    half = from_ms + spec.sla // HALF if _next(queue, policy) is not None else None
-    return Need(queue, people, min(from_ms + spec.sla, execute_by_ms), half)
+    return Need(queue, people, min(from_ms + spec.sla, execute_by_ms), from_ms + spec.sla // HALF)
 
 
 def _spec(queue: str, policy: Policy) -> Queue:

@@ -430,11 +430,13 @@ def reaching(client: Client) -> Iterator[None]:
     except (KafkaConnectionError, KafkaTimeoutError, TimeoutError) as error:
         raise UnreachableError(f"Kafka at {bootstrap} was not reached: {_said(error)}; {_ADVICE}") from None
     except KafkaError as error:
-        if error.retriable:
+        if error.retriable or str(error).endswith(_NOBODY):
             raise UnreachableError(f"Kafka at {bootstrap} does not answer: {_said(error)}; try again") from None
         raise BrokenError(f"Kafka at {bootstrap}: {_said(error)}") from error
 
 
+_NOBODY = "Unable to get cluster metadata over all known brokers"
+"""What aiokafka says, in an error of no class of its own, where a connection stands and nobody answers."""
 _ADVICE = "is it running, and is the address right (--kafka, HITL_KAFKA)?"
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import structlog
 from msgspec import structs
 
 from hitl_stream.core.action import Value
@@ -31,6 +32,7 @@ from hitl_stream.core.review import (
     State,
     due,
     judge,
+    lapsed,
     needs_of,
     next_ms,
     overtaken,
@@ -382,8 +384,21 @@ class _Batch:
             self.writing.draft.again[name] = max(next_ms(kept.review, stopped), now_ms + AGAIN_MS)
             return
         card = Card.read(kept.value)
-        self.writing.tally.timed[kept.queue, turn.review.state] += 1
+        queues = lapsed(kept.review, turn.review)
+        for queue in queues:
+            self._lapsed(name, queue)
+        if not queues:
+            self.writing.tally.timed[kept.queue, turn.review.state] += 1
         self.writing.follow(-1, card.partition, card, turn, kept)
+
+    def _lapsed(self, name: str, queue: str) -> None:
+        """Tell a queue's owner that an item waits there for half of its time: nobody else will be asked."""
+        spec = self.policy.policy.queues.get(queue)
+        owner = spec.owner if spec is not None else ""
+        self.writing.tally.lapsed[queue, owner] += 1
+        structlog.get_logger(role="desk").warning(
+            "half of an item's time has passed, and it goes nowhere from here", item=name, queue=queue, owner=owner
+        )
 
     def _result(self, index: int, record: Record) -> None:
         """End what a newer action has overtaken on the platform."""

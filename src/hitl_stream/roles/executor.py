@@ -383,6 +383,10 @@ class _Errand(Errand):
     async def _step(self, line: Line) -> Finished | None:
         """Ask the gate and do what it says; return None where it is to be asked again."""
         await line.allowed()
+        if self._is_behind(line):
+            await self._await_epoch(line, self.carry.permit.epoch)
+            self._read_anew()
+            return None
         self._present = None
         async with line.slots:
             answer = self._ask(line)
@@ -414,6 +418,18 @@ class _Errand(Errand):
                 return self._closed(line, answer) if isinstance(answer, Close) else self._sent_back(line, answer)
             case _:
                 assert_never(answer)
+
+    def _is_behind(self, line: Line) -> bool:
+        """Say whether what people approved may not hold here only since the desk has read more of control than we."""
+        permit = self.carry.permit
+        is_checked = not isinstance(self.executor.approvals, NoApprovals)
+        return bool(permit.unsealed) and is_checked and permit.epoch > line.guard.epoch and not self._waited
+
+    def _read_anew(self) -> None:
+        """Look again at what people approved, by the keys and rules that stand now."""
+        found = self.executor.read(self.record)
+        if isinstance(found, Carry):
+            self.carry = found
 
     def _ask(self, line: Line) -> Answer:
         carry, now_ms = self.carry, line.guard.now_ms()
