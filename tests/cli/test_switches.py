@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from hitl_stream.cli import switches
-from hitl_stream.cli.switches import Picture, Watching, asked_for, data, drawn, state_of
+from hitl_stream.cli.switches import Watching, drawn
 from hitl_stream.core.commands import Contained, Heartbeat, ReleaseRequest, Waiting
 from hitl_stream.core.control import RELEASE_MS_MIN, Control, Pending
 from hitl_stream.core.errors import HitlError, RefusedError, UnreachableError
@@ -18,6 +18,7 @@ from hitl_stream.core.events import Mode, Rejection
 from hitl_stream.core.switches import Switch
 from hitl_stream.lane.heartbeats import SILENT_MS, Beat
 from hitl_stream.lane.instances import Instances, Seen
+from hitl_stream.lane.picture import Picture, asked_for, data, state_of
 from hitl_stream.wire.records import Ack
 from support.guard import Commands
 from support.make import NOW_MS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,27 +15,33 @@ import pytest
 from hitl_stream.console.app import BODY_BYTES_MAX
 from hitl_stream.console.auth import FAILURES_MAX, FAILURES_MS
 from hitl_stream.console.browser import COOKIE
+from hitl_stream.console.live import Live
 from hitl_stream.console.office import HELD_MAX
 from hitl_stream.console.people import FRESH_MS, Scope
 from hitl_stream.console.problems import MEDIA_TYPE
 from hitl_stream.console.store import LEASE_MS
 from hitl_stream.core.action import Agent
-from hitl_stream.core.commands import Engage, ReleaseRequest
+from hitl_stream.core.commands import Contained, Engage, Heartbeat, ReleaseRequest, Waiting
+from hitl_stream.core.control import CONFIRM_MS_MAX, RELEASE_MS_MIN, Pending
 from hitl_stream.core.errors import UnknownOutcomeError, UnreachableError
 from hitl_stream.core.events import Mode, Purpose, Refusal
 from hitl_stream.core.review import State
 from hitl_stream.core.switches import Switch
 from hitl_stream.core.verdicts import BatchRelease, PairChoice, Skipped, Verdict
+from hitl_stream.lane.heartbeats import Beat
+from hitl_stream.lane.instances import Seen as Acked
 from hitl_stream.wire.desk_records import REVIEW, Feedback, NeedRow
 from hitl_stream.wire.home import home
-from hitl_stream.wire.records import VIA, encode
+from hitl_stream.wire.records import VIA, Ack, encode, time_text
 from hitl_stream.wire.seal import SEAL_HEADER, sealed
 from hitl_stream.wire.signing import new_signing_key, sign
 from hitl_stream.wire.verdicts import Given, read_verdict
 from support.console import API, PARTITIONS, VIA_KEY, Front, front, pair, run
-from support.make import NOW_MS, FakeRecord, action_bytes, make_policy
+from support.make import NOW_MS, FakeRecord, acme, action_bytes, change, iso, make_policy
 from support.people import CLUSTER, entry
-from support.view import closed, judged, lot, record, result, review
+from support.signed import CONTROL as CONTROL_KEY
+from support.signed import claims as control_claims
+from support.view import closed, flagged, folded, judged, lot, raised, record, result, review
 
 Scenario = Callable[[Front], Awaitable[Any]]
 Ask = Callable[..., Any]
@@ -47,13 +54,18 @@ ROUTES: tuple[tuple[str, str, Any, Scope | None], ...] = (
     ("DELETE", "/sessions", None, None),
     ("POST", "/actions", {}, Scope.PROPOSE),
     ("GET", "/actions/acme/act-1", None, Scope.READ),
+    ("POST", "/actions/acme/act-1/reverse", {"reason": "a slip"}, Scope.PROPOSE),
+    ("GET", "/search", None, Scope.READ),
     ("GET", "/feedback", None, Scope.FEEDBACK),
     ("GET", "/queues", None, Scope.QUEUES),
+    ("GET", "/reasons", None, Scope.QUEUES),
+    ("GET", "/exceptions", None, Scope.QUEUES),
     ("GET", "/queues/trading/next", None, Scope.DECIDE),
     ("GET", "/items/i1", None, Scope.QUEUES),
     ("POST", "/items/i1/claim", None, Scope.DECIDE),
     ("DELETE", "/items/i1/claim", None, Scope.DECIDE),
     ("POST", "/items/i1/painted", {"view": VIEW}, Scope.DECIDE),
+    ("POST", "/items/i1/check", {"changes": []}, Scope.DECIDE),
     ("POST", "/items/i1/verdict", {"verdict": "approve", "view": VIEW, "painted": RECEIPT}, Scope.DECIDE),
     ("GET", "/batches", None, Scope.QUEUES),
     ("POST", "/batches/acme/acc-17/b-7/painted", {"view": VIEW}, Scope.RELEASE_BATCH),
@@ -62,6 +74,9 @@ ROUTES: tuple[tuple[str, str, Any, Scope | None], ...] = (
     ("POST", "/pairs/p-1/painted", {"view": VIEW}, Scope.PAIRS),
     ("POST", "/pairs/p-1/verdict", {"choice": "tie", "view": VIEW, "painted": RECEIPT}, Scope.PAIRS),
     ("GET", "/switches", None, Scope.SWITCHES),
+    ("GET", "/instances", None, Scope.SWITCHES),
+    ("GET", "/scopes", None, Scope.ENGAGE),
+    ("GET", "/live", None, Scope.QUEUES),
     ("POST", "/switches", {"scope": ["tenant:acme"], "mode": "HALT"}, Scope.ENGAGE),
     ("POST", "/commands", {"jws": "a.b.c"}, Scope.COMMANDS),
 )
@@ -599,6 +614,67 @@ def test_a_verdict_is_signed_in_the_reviewers_name_over_what_was_shown(ask: Ask)
     ask(scenario, review(people=1), names=("ana",))
 
 
+@pytest.mark.behaviour("A9")
+@pytest.mark.parametrize(("ago_ms", "dwell_s"), [(3_000, 27), (0, 30), (90_000, 0)])
+def test_a_verdict_that_rested_was_decided_before_it_came_and_never_before_it_was_painted(
+    ask: Ask, ago_ms: int, dwell_s: int
+):
+    async def scenario(found: Front) -> None:
+        _, view, receipt = await found.card("i1")
+        found.watch.at_ms += 30_000
+        body = {"verdict": "approve", "view": view, "painted": receipt, "ago_ms": ago_ms}
+        assert (await found.ask("POST", "/items/i1/verdict", "ana", body)).status_code == 202
+        said = claims(found)
+        assert said.decided - said.painted == timedelta(seconds=dwell_s)
+
+    ask(scenario, review(), names=("ana",))
+
+
+def test_reasons_are_the_policys_in_its_order(ask: Ask):
+    async def scenario(found: Front) -> None:
+        reasons = (await found.ask("GET", "/reasons", "ana")).json()["reasons"]
+        assert reasons[0] == {"code": "wrong_fact", "error": "factual"}
+        assert [row["code"] for row in reasons] == list(acme().policy.reasons)
+
+    ask(scenario, review(), names=("ana",))
+
+
+def _changed(value: Any, path: str = "/changes/0/after") -> dict[str, Any]:
+    return {"changes": [{"path": path, "value": value}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome", "rule"),
+    [(_changed("1.21"), "EXECUTE", None), (_changed("1.90"), "REVIEW", "class.auto_max_change")],
+)
+def test_a_change_is_tried_against_the_policy_and_nothing_is_written(ask: Ask, body: Any, outcome: str, rule: Any):
+    async def scenario(found: Front) -> None:
+        answer = (await found.ask("POST", "/items/i1/check", "ana", body)).json()
+        assert (answer["fault"], answer["outcome"]) == (None, outcome)
+        assert [row["rule"] for row in answer["reasons"]][:1] == ([rule] if rule else [])
+        assert found.log.written == []
+
+    ask(scenario, review(), names=("ana",))
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ({"changes": []}, "nothing is changed"),
+        (_changed("1.30"), "stays what it is"),
+        (_changed(1.4), "is a number; expected a number in quotes"),
+        (_changed("x", "/agent/id"), "cannot be changed"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_said_to_be_none(ask: Ask, body: Any, fault: str):
+    async def scenario(found: Front) -> None:
+        answer = (await found.ask("POST", "/items/i1/check", "ana", body)).json()
+        assert fault in answer["fault"]
+        assert (answer["outcome"], answer["reasons"]) == (None, [])
+
+    ask(scenario, review(), names=("ana",))
+
+
 def test_who_decides_cannot_be_said_in_the_body(ask: Ask):
     async def scenario(found: Front) -> None:
         problem(await found.say("i1", by="ana", reviewer="ben"), 422, "invalid")
@@ -837,10 +913,12 @@ PURPOSES = (Purpose.DECIDE, Purpose.CANARY, Purpose.AUDIT, Purpose.SECOND)
 def test_every_answer_about_a_planted_item_is_that_of_a_real_one(tmp_path: Path):
     async def told(purpose: Purpose) -> list[tuple[int, str]]:
         put_to = "ana" if purpose in (Purpose.CANARY, Purpose.SECOND) else None
-        one = review(purpose=purpose, for_=put_to, barred=("dana",), people=1)
+        one = flagged("i1", flag="data_quality", purpose=purpose, for_=put_to, barred=("dana",), people=1)
         async with front(tmp_path / purpose.value, one, names=("ana",)) as found:
             answers = [
                 await found.ask("GET", "/queues"),
+                await found.ask("GET", "/exceptions"),
+                await found.ask("GET", "/search"),
                 await found.ask("GET", "/queues/trading/next"),
                 await found.ask("GET", "/items/i1"),
                 await found.ask("POST", "/items/i1/claim"),
@@ -1014,6 +1092,130 @@ def test_who_may_stop_what(ask: Ask, by: str, scope: list[str], status: int, typ
     ask(scenario, names=(by,))
 
 
+def heartbeat(effective: int, epoch: int = 30, **parts: Any) -> Beat:
+    """Return what a control role says, that it proves everything up to `effective`."""
+    said = {"seq": 1, "control": "h/control/0", "epoch": epoch, "digest": "0" * 64, "acks": {}, "effective": effective}
+    return Beat(Heartbeat(**control_claims(CONTROL_KEY), **said | parts), NOW_MS, True)
+
+
+def acknowledged(found: Front, name: str = "h/router/0", at_ms: int = NOW_MS, **parts: Any) -> None:
+    """Let an instance have acknowledged; its lease holds where the heartbeats repeat ack 5."""
+    fields = {"n": 5, "instance": name, "role": name.split("/")[1], "version": "1", "partitions": (0, 1), "epoch": 30}
+    found.watch.instances.latest[name] = Acked(Ack(**fields | parts), at_ms, True)
+    found.watch.instances._numbers[name] = deque([(5, at_ms)])
+
+
+def test_a_switch_says_how_far_it_is_proved_and_how_long_that_took(ask: Ask):
+    async def scenario(found: Front) -> None:
+        for epoch in (1, 2, 3):
+            found.watch.control.switches.engage(Switch(epoch, ("tenant:acme",), Mode.HALT, "ana", NOW_MS))
+        found.watch.took[1] = 97
+        waiting = (Waiting(instance="h/router/1", since_s=0.5),)
+        for beat, states in (
+            (None, ["unknown"] * 3),
+            (heartbeat(1, waiting=waiting), ["EFFECTIVE", "not proved", "not proved"]),
+            (
+                heartbeat(2, contained=(Contained(epoch=3, instance="h/executor/0", calls=2),)),
+                ["EFFECTIVE", "EFFECTIVE", "CONTAINED"],
+            ),
+        ):
+            found.watch.beats = {} if beat is None else {"h/control/0": beat}
+            told = (await found.ask("GET", "/switches", "kim")).json()
+            assert [one["state"] for one in told["switches"]] == states
+            assert [one["took_ms"] for one in told["switches"]] == [97, None, None]
+            assert told["heard"] is (beat is not None)
+            if beat is not None and beat.heartbeat.waiting:
+                assert told["waiting"] == [{"instance": "h/router/1", "since_s": 0.5}]
+        assert told["contained"] == [{"epoch": 3, "instance": "h/executor/0", "calls": 2}]
+
+    ask(scenario, names=("kim",))
+
+
+@pytest.mark.behaviour("E15")
+def test_a_release_that_was_asked_for_says_when_another_holder_can_confirm_it(ask: Ask):
+    async def scenario(found: Front) -> None:
+        control = found.watch.control
+        for epoch, scope in ((1, ("tenant:acme",)), (2, ("tenant:other",))):
+            control.switches.engage(Switch(epoch, scope, Mode.HALT, "ana", NOW_MS))
+        asked = {"aud": "c", "kid": "ana-1", "iss": "ana", "jti": "j", "iat": 1, "exp": 2}
+        control.pending[7] = Pending(7, NOW_MS, ReleaseRequest(**asked, epochs=(1, 2), reason="mended"), "ana")
+
+        (told,) = (await found.ask("GET", "/switches", "kim")).json()["requests"]
+        assert (told["epoch"], told["by"], told["epochs"], told["reason"]) == (7, "ana", [1, 2], "mended")
+        assert (told["not_before"], told["not_after"]) == (
+            time_text(NOW_MS + RELEASE_MS_MIN), time_text(NOW_MS + CONFIRM_MS_MAX),
+        )  # fmt: skip
+        (told,) = (await found.ask("GET", "/switches", "kurt")).json()["requests"]
+        assert told["epochs"] == [1]  # of the other tenant nobody here learns
+
+    ask(scenario, names=("kim", "kurt"))
+
+
+def test_instances_say_who_is_heard_and_whose_lease_holds(ask: Ask):
+    async def scenario(found: Front) -> None:
+        acknowledged(found)
+        acknowledged(found, "h/executor/0", NOW_MS - 3_000, calls=2, epoch=29)
+        found.watch.beats = {"h/control/0": heartbeat(30, acks={"h/router/0": 5, "h/executor/0": 5})}
+        told = (await found.ask("GET", "/instances", "kim")).json()
+        assert [one["instance"] for one in told["control"]] == ["h/control/0"]
+        assert {one["instance"]: (one["holds"], one["calls"], one["epoch"]) for one in told["instances"]} == {
+            "h/router/0": (True, 0, 30),
+            "h/executor/0": (False, 2, 29),
+        }
+        assert told["held"] is None
+
+        found.watch.beats = {}
+        told = (await found.ask("GET", "/instances", "kim")).json()
+        assert (told["heard"], [one["holds"] for one in told["instances"]]) == (False, [False, False])
+
+    ask(scenario, names=("kim",))
+
+
+@pytest.mark.parametrize("path", ["/instances", "/live"])
+def test_who_decides_for_a_client_only_is_not_shown_how_everything_runs(ask: Ask, path: str):
+    async def scenario(found: Front) -> None:
+        problem(await found.ask("GET", path, "carl"), 403, "role")
+        assert (await found.ask("GET", path, "vic")).status_code == 200
+        found.watch.beats = {"h/control/0": heartbeat(0, waiting=(Waiting(instance="h/router/1", since_s=1.0),))}
+        assert (await found.ask("GET", "/switches", "carl")).json()["waiting"] == []
+
+    ask(scenario, names=("carl", "vic"))
+
+
+def test_scopes_are_completed_from_what_was_seen_of_ones_own_tenants(ask: Ask):
+    async def scenario(found: Front) -> None:
+        records = (review(), review("i2", 1, tenant="other", changes=[change(campaign="cmp-9")]))
+        found.office.seen.take(folded(*records))
+        told = (await found.ask("GET", "/scopes", "kurt")).json()["scopes"]
+        assert (told["campaign"], told["tenant"]) == (["cmp-204"], ["acme"])
+        assert "bid.adjust" in told["type"]  # of the policy, too
+        told = (await found.ask("GET", "/scopes", "kim", like="CMP-9")).json()["scopes"]
+        assert (told["campaign"], told["account"], told["type"]) == (["cmp-9"], [], [])
+        problem(await found.ask("GET", "/scopes", "vic"), 403, "scope")
+
+    ask(scenario, names=("kim", "kurt", "vic"))
+
+
+def test_the_live_page_is_told_points_and_the_switches_of_the_same_time(ask: Ask):
+    async def scenario(found: Front) -> None:
+        live = found.office.live = Live(["http://router-1:9464/metrics"])
+        for number in range(3):
+            live.take(NOW_MS + number * 2_000, [f'hitl_actions_total{{class="c",outcome="HOLD"}} {number * 4}\n'])
+        switches = found.watch.control.switches
+        long_ago_ms = NOW_MS - 3_600_000
+        for epoch, scope in ((1, ("global:*",)), (2, ("tenant:other",)), (3, ("tenant:acme",))):
+            switches.engage(Switch(epoch, scope, Mode.HALT, "ana", long_ago_ms))
+        switches.release(1, 9, long_ago_ms + 5_000)
+        told = (await found.ask("GET", "/live", "vic", after=NOW_MS)).json()
+
+        assert told["targets"] == [{"target": "router-1:9464", "trouble": ""}]
+        assert (told["at"], told["routes"]) == ([NOW_MS + 2_000, NOW_MS + 4_000], {"HOLD": [2.0, 2.0]})
+        assert [(one["epoch"], one["from"], one["until"]) for one in told["switches"]] == [(3, long_ago_ms, None)]
+        assert (await found.ask("GET", "/instances", "vic")).json()["held"] == 8.0
+
+    ask(scenario, names=("vic",))
+
+
 def test_switches_are_told_that_concern_ones_tenants(ask: Ask):
     async def scenario(found: Front) -> None:
         switches = found.watch.control.switches
@@ -1071,3 +1273,299 @@ def test_a_service_passes_on_no_release(ask: Ask):
         assert found.log.written == []
 
     ask(scenario, names=("bidder-7",))
+
+
+# --- batches: who can release them, and who only looks ----------------------------------------------------------------
+
+
+@pytest.mark.behaviour("E5")
+@pytest.mark.parametrize(
+    ("by", "parts", "why"),
+    [
+        ("ana", {}, None),
+        ("ana", {"state": "SAMPLING"}, "its sample, and what was flagged, is judged first"),
+        ("ana", {"state": "RELEASED"}, "it is over"),
+        ("ana", {"not_": ("ana",)}, "another person releases it"),
+        (
+            "ana",
+            {"approvals": (NeedRow(queue="trading", people=2, by=("ana",), decide_by=iso(NOW_MS)),)},
+            "you have released",
+        ),
+        ("uma", {}, "you have no role that releases it; it asks trader"),
+        ("vic", {}, "you have no role that releases it; it asks trader"),
+    ],
+)
+def test_a_batch_says_whether_one_can_release_it(ask: Ask, by: str, parts: Any, why: str | None):
+    async def scenario(found: Front) -> None:
+        (batch,) = (await found.ask("GET", "/batches", by)).json()["batches"]
+        assert batch["releasable"] is (why is None)
+        assert batch["why"] == why or why in batch["why"]
+
+    ask(scenario, ready(**parts), names=(by,))
+
+
+@pytest.mark.parametrize(("by", "count"), [("vic", 0), ("uma", 1), ("ana", 0), ("carl", 1), ("otto", 0)])
+def test_an_external_clients_batch_is_not_for_who_merely_looks(ask: Ask, by: str, count: int):
+    async def scenario(found: Front) -> None:
+        assert len((await found.ask("GET", "/batches", by)).json()["batches"]) == count
+
+    ask(scenario, ready(queue="client"), names=(by,))
+
+
+def test_a_batch_tells_how_many_have_come_and_until_when_it_gathers(ask: Ask):
+    async def scenario(found: Front) -> None:
+        (batch,) = (await found.ask("GET", "/batches")).json()["batches"]
+        card = json.loads(batch["card"])
+        assert (card["wanted"], card["seen"], card["size"]) == (9, 4, 3)
+        assert card["close_at"].startswith("2026-11-21T07:10:00.140")
+
+    ask(scenario, lot(wanted=9, size=3, beside=(5,)), names=("ana",))
+
+
+@pytest.mark.behaviour("E6")
+def test_a_pair_that_was_put_aside_is_not_given_again(ask: Ask):
+    async def scenario(found: Front) -> None:
+        found.office.pairs.take("pairs", pair("p-1"))
+        found.office.pairs.take("pairs", pair("p-2"))
+        told = (await found.ask("GET", "/pairs/next", "lea", without=["p-1"])).json()["pair"]
+        assert told["pair"] == "p-2"
+        assert (await found.ask("GET", "/pairs/next", "lea", without=["p-1", "p-2"])).json()["pair"] is None
+
+    ask(scenario, names=("lea",))
+
+
+# --- exceptions -------------------------------------------------------------------------------------------------------
+
+
+async def exceptions(found: Front, by: str) -> tuple[dict[Any, Any], list[dict[str, Any]]]:
+    told = (await found.ask("GET", "/exceptions", by)).json()
+    return {row["type"]: row for row in told["types"]}, told["items"]
+
+
+@pytest.mark.behaviour("C4")
+def test_every_exception_type_has_an_owner_a_queue_and_a_time_to_answer_and_so_has_an_unknown_one(ask: Ask):
+    async def scenario(found: Front) -> None:
+        types, _ = await exceptions(found, "vic")
+        assert [*types] == [*acme().policy.exceptions, None]
+        brand = {"queue": "brand", "owner": "brand-team", "sla_s": 4 * 3600, "next": "manager", "open": 1}
+        assert brand.items() <= types["brand_flag"].items()
+        assert {"queue": "triage", "owner": "ops", "sla_s": 3600, "open": 1}.items() <= types[None].items()
+        assert types["data_quality"]["open"] == 0
+        assert types["data_quality"]["oldest"] is None
+
+    ask(scenario, flagged(), flagged("f2", 1, "unknown", action_id="act-2"), names=("vic",))
+
+
+@pytest.mark.behaviour("C4")
+def test_what_could_not_be_carried_out_is_listed_for_who_may_decide_it(ask: Ask):
+    async def scenario(found: Front) -> None:
+        types, (item,) = await exceptions(found, "ana")
+        assert types["platform"]["open"] == 1
+        known = {"item": "x1", "exception": "platform", "says": "409: campaign ended", "queue": "trading"}
+        assert known.items() <= item.items()
+        for nobody in ("ben", "otto", "mia", "vic"):
+            assert (await exceptions(found, nobody))[1] == [], nobody
+        assert "act-1" not in json.dumps(item)
+
+    ask(scenario, raised(barred=("ben",)), names=("ana", "ben", "otto", "mia", "vic"))
+
+
+def test_what_was_sent_to_people_before_it_ran_is_counted_and_not_listed(ask: Ask):
+    async def scenario(found: Front) -> None:
+        types, items = await exceptions(found, "ana")
+        assert (types["brand_flag"]["open"], items) == (1, [])
+
+    ask(scenario, flagged(), names=("ana",))
+
+
+@pytest.mark.parametrize("state", [State.REJECTED, State.EXPIRED])
+def test_an_exception_that_has_ended_counts_no_more(ask: Ask, state: State):
+    async def scenario(found: Front) -> None:
+        assert (await exceptions(found, "ana"))[0]["platform"]["open"] == 1
+        await found.fold(raised(offset=1, state=state))
+        types, items = await exceptions(found, "ana")
+        assert (types["platform"]["open"], items) == (0, [])
+
+    ask(scenario, raised(), names=("ana",))
+
+
+def test_what_somebody_holds_is_not_listed_for_another(ask: Ask):
+    async def scenario(found: Front) -> None:
+        assert (await found.ask("POST", "/items/x1/claim", "ana")).status_code == 200
+        assert len((await exceptions(found, "ana"))[1]) == 1
+        assert (await exceptions(found, "ben"))[1] == []
+
+    ask(scenario, raised(), names=("ana", "ben"))
+
+
+def test_a_client_is_told_of_exceptions_of_its_own_queue_only(ask: Ask):
+    async def scenario(found: Front) -> None:
+        types, items = await exceptions(found, "carl")
+        assert (types, items) == ({}, [])
+
+    ask(scenario, raised(), names=("carl",))
+
+
+# --- finding what was decided -----------------------------------------------------------------------------------------
+
+FOUND = (
+    result(0, action_id="act-1"),
+    closed(1, NOW_MS + 1, action_id="act-2", type="budget.reallocate"),
+    judged("i3", 2, NOW_MS + 2, action={"action_id": "act-3"}, by="mia"),
+)
+
+
+@pytest.mark.behaviour("D10")
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ({}, ["act-3", "act-2", "act-1"]),
+        ({"tenant": "acme", "account": "acc-17"}, ["act-3", "act-2", "act-1"]),
+        ({"campaign": "cmp-204", "reviewer": "ben"}, ["act-2"]),
+        ({"action_id": "act-1"}, ["act-1"]),
+        ({"reviewer": "mia"}, ["act-3"]),
+        ({"account": "acc-18"}, []),
+    ],
+)
+def test_what_was_decided_is_found_by_action_entity_and_reviewer(ask: Ask, query: Any, ids: list[str]):
+    async def scenario(found: Front) -> None:
+        told = (await found.ask("GET", "/search", "uma", **query)).json()
+        assert ([hit["action_id"] for hit in told["hits"]], told["more"]) == (ids, False)
+
+    ask(scenario, *FOUND, names=("uma",))
+
+
+def test_a_hit_says_what_it_is_about_and_how_it_stands(ask: Ask):
+    async def scenario(found: Front) -> None:
+        hits = (await found.ask("GET", "/search", "uma")).json()["hits"]
+        assert [(hit["type"], hit["stands"], hit["by"]) for hit in hits] == [
+            ("bid.adjust", "approve", ["mia"]),
+            ("budget.reallocate", "rejected", ["ben"]),
+            ("bid.adjust", "executed", ["ana"]),
+        ]
+        assert {hit["entity"]["account"] for hit in hits} == {"acc-17"}
+
+    ask(scenario, *FOUND, names=("uma",))
+
+
+def test_a_search_that_finds_more_says_so(ask: Ask):
+    async def scenario(found: Front) -> None:
+        told = (await found.ask("GET", "/search", "uma", limit=2)).json()
+        assert ([hit["action_id"] for hit in told["hits"]], told["more"]) == (["act-3", "act-2"], True)
+
+    ask(scenario, *FOUND, names=("uma",))
+
+
+def test_who_has_several_tenants_names_one_and_only_of_theirs(ask: Ask):
+    async def scenario(found: Front) -> None:
+        problem(await found.ask("GET", "/search", "kim"), 422, "invalid")
+        problem(await found.ask("GET", "/search", "ana", tenant="other"), 403, "tenant")
+        assert (await found.ask("GET", "/search", "kim", tenant="acme")).status_code == 200
+
+    ask(scenario, names=("ana", "kim"))
+
+
+@pytest.mark.parametrize(("by", "count"), [("ana", 0), ("vic", 0), ("uma", 1)])
+def test_of_a_planted_item_only_an_auditor_finds_anything(ask: Ask, by: str, count: int):
+    async def scenario(found: Front) -> None:
+        assert len((await found.ask("GET", "/search", by)).json()["hits"]) == count
+        assert (await found.ask("GET", "/actions/acme/~c-1", by)).status_code == (200 if count else 404)
+
+    ended = review(state=State.APPROVED, purpose=Purpose.CANARY, action_id="~c-1")
+    ask(scenario, ended, judged(offset=1, action={"action_id": "~c-1"}, purpose="canary"), names=(by,))
+
+
+@pytest.mark.parametrize(("by", "stands"), [("ana", []), ("vic", [None]), ("uma", [None])])
+def test_of_what_is_still_asked_a_search_tells_nobodys_judgement(ask: Ask, by: str, stands: list[Any]):
+    async def scenario(found: Front) -> None:
+        hits = (await found.ask("GET", "/search", by)).json()["hits"]
+        assert [hit["stands"] for hit in hits] == stands
+        assert all(hit["by"] == [] for hit in hits)
+
+    ask(scenario, review(), judged(offset=1), names=(by,))
+
+
+@pytest.mark.parametrize(("by", "count"), [("vic", 0), ("uma", 1), ("ana", 1)])
+def test_an_external_clients_action_is_not_found_by_who_merely_looks(ask: Ask, by: str, count: int):
+    async def scenario(found: Front) -> None:
+        assert len((await found.ask("GET", "/search", by)).json()["hits"]) == count
+
+    ask(scenario, review(state=State.APPROVED, queues=("client",)), result(1), names=(by,))
+
+
+# --- undoing ----------------------------------------------------------------------------------------------------------
+
+READ = {"/changes/0": "1.20"}
+
+
+async def reverse(found: Front, by: str = "ana") -> Any:
+    return await found.ask("POST", "/actions/acme/act-1/reverse", by, {"reason": "a slip of mine"})
+
+
+@pytest.mark.behaviour("E16")
+def test_what_was_executed_is_undone_by_a_proposal_in_the_persons_name(ask: Ask):
+    async def scenario(found: Front) -> None:
+        told = (await found.ask("GET", "/actions/acme/act-1", "ana")).json()["reversal"]
+        assert (told["why"], told["known"]) == (None, False)
+        assert {"before": "1.30", "after": "1.20"}.items() <= told["changes"][0].items()
+        answer = await reverse(found)
+        assert answer.status_code == 202, answer.text
+        assert answer.json()["action_id"] == told["action_id"]
+        ((topic, _, value, _, headers),) = found.log.written
+        action = json.loads(value)
+        assert (topic, action["action_id"], action["rationale"]) == ("actions", told["action_id"], "a slip of mine")
+        assert json.loads(dict(headers)["hitl-via"])["by"] == "ana"
+
+    ask(scenario, result(present=READ), names=("ana",))
+
+
+@pytest.mark.behaviour("E16")
+@pytest.mark.parametrize(
+    ("made", "type_", "why"),
+    [
+        (result(), "irreversible", "nobody read what bid was before"),
+        (result(status="failed", present=READ), "irreversible", "the platform refused it"),
+        (result(status="unresolved", present=READ), "irreversible", "nobody knows whether it was carried out"),
+        (closed(), "not_ready", "no result of it is known here"),
+    ],
+)
+def test_what_cannot_be_undone_says_why(ask: Ask, made: FakeRecord, type_: str, why: str):
+    async def scenario(found: Front) -> None:
+        body = problem(await reverse(found), 409, type_)
+        assert why in body["title"]
+        told = (await found.ask("GET", "/actions/acme/act-1", "ana")).json()["reversal"]
+        assert told is None if type_ == "not_ready" else why in told["why"]
+        assert found.log.written == []
+
+    ask(scenario, made, names=("ana",))
+
+
+@pytest.mark.behaviour("A12")
+@pytest.mark.parametrize(("by", "type_"), [("uma", "scope"), ("vic", "scope"), ("bidder-7", "service")])
+def test_who_only_reads_and_who_is_no_person_undoes_nothing(ask: Ask, by: str, type_: str):
+    async def scenario(found: Front) -> None:
+        problem(await reverse(found, by), 403, type_)
+        assert found.log.written == []
+
+    ask(scenario, result(present=READ), names=(by,))
+
+
+@pytest.mark.behaviour("A12")
+@pytest.mark.parametrize(("method", "path", "body", "scope"), ROUTES, ids=NAMED)
+def test_an_auditor_reads_and_changes_nothing(ask: Ask, method: str, path: str, body: Any, scope: Scope | None):
+    async def scenario(found: Front) -> None:
+        if method != "GET" and scope is not Scope.COMMANDS:  # what was signed elsewhere is not the auditor's
+            answer = await found.ask(method, path, "uma", body)
+            assert answer.status_code == (204 if path == "/sessions" else 403), answer.text
+        assert found.log.written == []
+
+    ask(scenario, review(), result(1, present=READ, action_id="act-2"), names=("uma",))
+
+
+def test_a_proposal_that_would_undo_it_and_is_known_is_told(ask: Ask):
+    async def scenario(found: Front) -> None:
+        told = (await found.ask("GET", "/actions/acme/act-1", "ana")).json()["reversal"]
+        await found.fold(review("i2", 3, action_id=told["action_id"]))
+        assert (await found.ask("GET", "/actions/acme/act-1", "ana")).json()["reversal"]["known"] is True
+
+    ask(scenario, result(present=READ), names=("ana",))

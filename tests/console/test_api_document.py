@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from hitl_stream.console.app import openapi
 from hitl_stream.console.office import Office
 from support.console import API, Front, front, pair
-from support.view import closed, judged, lot, review
+from support.view import closed, judged, lot, raised, result, review
 
 EXAMPLES = 12
 SEED = 20261121
@@ -62,7 +62,10 @@ class Standing:
     def __init__(self, directory: Path) -> None:
         self.loop = asyncio.new_event_loop()
         self.stack = AsyncExitStack()
-        records = (review(), review("i2", 1), lot(offset=2), closed(action_id="act-9"), judged("i9", 3))
+        records = (
+            review(), review("i2", 1), lot(offset=2), closed(action_id="act-9"), judged("i9", 3),
+            raised(offset=4, action_id="act-8"), result(1, action_id="act-1", present={"/changes/0": "1.20"}),
+        )  # fmt: skip
         self.found: Front = self.run(self.stack.enter_async_context(front(directory, *records, names=BY)))
         self.found.office.pairs.take("pairs", pair())
         self.tokens = {name: self.run(self.found.token(name)) for name in BY}

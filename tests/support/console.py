@@ -28,6 +28,9 @@ from hitl_stream.core.commands import Command, KeyEntry
 from hitl_stream.core.control import Control
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.verdicts import VERDICT_TYPES
+from hitl_stream.lane.heartbeats import Beat
+from hitl_stream.lane.instances import Instances
+from hitl_stream.lane.picture import Picture
 from hitl_stream.roles.policies import Policies
 from hitl_stream.wire.desk_records import Pair, VerdictRecord, decode_verdict_record
 from hitl_stream.wire.records import encode
@@ -71,12 +74,23 @@ class FakeWatch:
     effective: int = -1
     away: str = ""
     at_ms: int = NOW_MS
+    beats: dict[str, Beat] = field(default_factory=dict)
+    """By control role: those that speak."""
+    silent_ms: int = 100
+    instances: Instances = field(default_factory=lambda: Instances("hitl.control.acks", {}))
+    took: dict[int, int] = field(default_factory=dict)
 
     def now_ms(self) -> int:
         return self.at_ms
 
     def missing(self) -> str:
         return self.away
+
+    def picture(self) -> Picture:
+        return Picture(self.control, self.beats, self.silent_ms, self.instances)
+
+    def took_ms(self, epoch: int) -> int | None:
+        return self.took.get(epoch)
 
 
 @dataclass

@@ -31,7 +31,7 @@ from hitl_stream.core.escape import escaped
 from hitl_stream.core.events import Rejection
 from hitl_stream.lane.commander import Appended
 from hitl_stream.lane.heartbeats import Beat, Heartbeats, listening
-from hitl_stream.lane.instances import Instances, hearing_acks
+from hitl_stream.lane.instances import Instances, hearing_acks, seals_at
 from hitl_stream.settings import Settings, kafka_client, topic_set
 from hitl_stream.wire.records import time_text
 from hitl_stream.wire.signing import SigningKey
@@ -119,7 +119,7 @@ class Saying:
             self._refuse_what_is_foreseen(desk)
             log = desk.log
             beats = await stack.enter_async_context(listening(client, topics, log.audience, lambda: log.control.keys))
-            acks = await stack.enter_async_context(hearing_acks(client, topics, self.settings.keys_dir))
+            acks = await stack.enter_async_context(hearing_acks(client, topics, seals_at(self.settings.keys_dir)))
             await heard_from_all(beats)
             self._look(beats, acks.instances)
             ended = _contained(beats.alive().values(), self.instance)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
@@ -22,16 +21,16 @@ from hitl_stream.cli.live import SILENCE, heard_from_all
 from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags, Toggle
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.cli.topics import reading
-from hitl_stream.core.commands import Contained, ReleaseRequest, Waiting
-from hitl_stream.core.control import RELEASE_MS_MIN, Control, Pending
+from hitl_stream.core.commands import ReleaseRequest
+from hitl_stream.core.control import RELEASE_MS_MIN, Pending
 from hitl_stream.core.errors import UnreachableError, UsageError
 from hitl_stream.core.escape import escaped
-from hitl_stream.core.events import Mode, Rejection
-from hitl_stream.core.switches import Switch
+from hitl_stream.core.events import Mode
 from hitl_stream.lane.admin import cluster_id
 from hitl_stream.lane.control_reader import reading_control
-from hitl_stream.lane.heartbeats import SILENT_MS, Beat, Heartbeats, listening
-from hitl_stream.lane.instances import Instances, Seen, hearing_acks
+from hitl_stream.lane.heartbeats import Heartbeats, listening
+from hitl_stream.lane.instances import hearing_acks, seals_at
+from hitl_stream.lane.picture import Picture, asked_for, data, shown, state_of
 from hitl_stream.settings import Settings, kafka_client, topic_set
 from hitl_stream.wire.control_log import ControlLog
 from hitl_stream.wire.records import time_text
@@ -84,49 +83,6 @@ def switches(
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What was found: the fold, the control roles that speak, and the instances that acknowledge.
-
-    `silent_ms` is for how long no heartbeat came; `now_ms` is the broker's time as far as it is known.
-    """
-
-    control: Control
-    alive: Mapping[str, Beat]
-    silent_ms: int
-    instances: Instances
-    refused: Mapping[Rejection, int] = field(default_factory=dict)
-
-    @property
-    def heard(self) -> bool:
-        """Say whether a control role speaks."""
-        return bool(self.alive) and self.silent_ms < SILENT_MS
-
-    @property
-    def now_ms(self) -> int:
-        """Return the newest append time that was seen."""
-        return max([self.control.at_ms, *(beat.at_ms for beat in self.alive.values())])
-
-    @property
-    def effective(self) -> int:
-        """Return up to which epoch everything engaged is proved."""
-        return max((beat.heartbeat.effective for beat in self.alive.values()), default=-1)
-
-    @property
-    def waiting(self) -> tuple[Waiting, ...]:
-        """Return who is waited for, by the control role that has proved most."""
-        return self._foremost.heartbeat.waiting if self._foremost else ()
-
-    @property
-    def contained(self) -> tuple[Contained, ...]:
-        """Return the calls that nobody can prove to be over."""
-        return self._foremost.heartbeat.contained if self._foremost else ()
-
-    @property
-    def _foremost(self) -> Beat | None:
-        return max(self.alive.values(), key=lambda beat: (beat.heartbeat.effective, beat.at_ms), default=None)
 
 
 async def _look(settings: Settings) -> Picture:
@@ -199,7 +155,7 @@ class Looking:
         reader = await stack.enter_async_context(reading_control(client, topics, trust, audience))
         log: ControlLog = believed(await reader.catch_up(), topics.name("control"))
         beats = await stack.enter_async_context(listening(client, topics, audience, lambda: log.control.keys))
-        acks = await stack.enter_async_context(hearing_acks(client, topics, settings.keys_dir))
+        acks = await stack.enter_async_context(hearing_acks(client, topics, seals_at(settings.keys_dir)))
         return cls(reader, beats, acks)
 
     async def again(self) -> Picture:
@@ -208,102 +164,6 @@ class Looking:
         instances = await self._acks.catch_up()
         beats = self.beats
         return Picture(log.control, beats.alive(), beats.silent_ms(), instances, dict(beats.rejected))
-
-
-# --- what it comes to -------------------------------------------------------------------------------------------------
-
-
-def state_of(switch: Switch, picture: Picture) -> str:
-    """Return whether a switch is proved to be EFFECTIVE, as a word."""
-    if switch.released is not None:
-        return "released"
-    if not picture.heard:
-        return "unknown"
-    if switch.epoch <= picture.effective:
-        return "EFFECTIVE"
-    if not picture.waiting and any(one.epoch == switch.epoch for one in picture.contained):
-        return "CONTAINED"
-    return "not proved"
-
-
-def asked_for(epoch: int, control: Control) -> list[Pending]:
-    """Return the requests that wait and would release a switch."""
-    return [
-        one
-        for one in control.pending.values()
-        if isinstance(one.command, ReleaseRequest) and epoch in one.command.epochs
-    ]
-
-
-def shown(picture: Picture, all_: bool) -> list[Switch]:
-    """Return the switches to show, oldest first."""
-    found = picture.control.switches
-    return list((found.all if all_ else found.engaged).values())
-
-
-def data(picture: Picture, all_: bool) -> dict[str, Any]:
-    """Return everything as plain data."""
-    control = picture.control
-    return {
-        "epoch": control.epoch,
-        "heard": picture.heard,
-        "effective": picture.effective,
-        "control": [
-            {
-                "instance": name,
-                "at": time_text(beat.at_ms),
-                "epoch": beat.heartbeat.epoch,
-                "effective": beat.heartbeat.effective,
-            }
-            for name, beat in sorted(picture.alive.items())
-        ],
-        "waiting": [{"instance": one.instance, "since_s": one.since_s} for one in picture.waiting],
-        "contained": [{"epoch": one.epoch, "instance": one.instance, "calls": one.calls} for one in picture.contained],
-        "switches": [_switch_data(one, picture) for one in shown(picture, all_)],
-        "pending": [_pending_data(one) for one in control.pending.values()],
-        "instances": [_instance_data(name, seen, picture) for name, seen in sorted(picture.instances.latest.items())],
-    }
-
-
-def _switch_data(switch: Switch, picture: Picture) -> dict[str, Any]:
-    return {
-        "epoch": switch.epoch,
-        "mode": switch.mode.value,
-        "scope": switch.scope,
-        "by": switch.by,
-        "source": switch.source,
-        "since": time_text(switch.at_ms),
-        "reason": switch.reason,
-        "state": state_of(switch, picture),
-        "released": switch.released,
-        "asked": [one.epoch for one in asked_for(switch.epoch, picture.control)],
-    }
-
-
-def _pending_data(pending: Pending) -> dict[str, Any]:
-    command = pending.command
-    return {
-        "epoch": pending.epoch,
-        "typ": command.__struct_config__.tag,
-        "by": pending.holder,
-        "at": time_text(pending.at_ms),
-        "epochs": command.epochs if isinstance(command, ReleaseRequest) else None,
-        "reason": getattr(command, "reason", None),
-    }
-
-
-def _instance_data(name: str, seen: Seen, picture: Picture) -> dict[str, Any]:
-    return {
-        "instance": name,
-        "role": seen.ack.role,
-        "version": seen.ack.version,
-        "partitions": seen.ack.partitions,
-        "epoch": seen.ack.epoch,
-        "open_epoch": seen.ack.open_epoch,
-        "calls": seen.ack.calls,
-        "lease_left_ms": picture.instances.lease_left_ms(name, list(picture.alive.values())),
-        "checked": seen.checked,
-    }
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------

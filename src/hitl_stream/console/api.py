@@ -13,13 +13,13 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator, BaseModel
 
-from hitl_stream.console import bodies, proposing, reviewing, stopping
+from hitl_stream.console import bodies, checking, exceptions, proposing, reviewing, searching, stopping
 from hitl_stream.console.auth import Failures, address_of, demand, identify, identify_browser
 from hitl_stream.console.bodies import DIGEST, PATTERN, RECEIPT
 from hitl_stream.console.office import Office, Who
 from hitl_stream.console.people import Scope
 from hitl_stream.console.problems import MEDIA_TYPE, ProblemError
-from hitl_stream.console.store import WITHOUT_MAX, Order
+from hitl_stream.console.store import WITHOUT_MAX, Order, Search
 from hitl_stream.wire.records import time_text
 
 PREFIX = "/api/v1"
@@ -58,6 +58,8 @@ def _text(text: str) -> str:
 
 Name = Annotated[str, Path(min_length=1, max_length=200, pattern=PATTERN), AfterValidator(_text)]
 Word = Annotated[str, Query(min_length=1, max_length=200, pattern=PATTERN), AfterValidator(_text)]
+Like = Annotated[str, Query(max_length=200), AfterValidator(_text)]
+After = Annotated[int, Query(ge=-1, le=2**53)]
 LongName = Annotated[str, Path(min_length=1, max_length=700, pattern=PATTERN), AfterValidator(_text)]
 
 
@@ -215,6 +217,44 @@ def _actions(api: APIRouter, office: Office, needs: Needs) -> None:
         """Tell the story of an action, in order."""
         return answer(await proposing.story(office, who, tenant, action_id))
 
+    @api.post(
+        "/actions/{tenant}/{action_id:path}/reverse",
+        status_code=202,
+        tags=["actions"],
+        responses=documented(bodies.Proposed, 202, 404, 409, 504),
+        summary="Propose what would undo an action",
+    )
+    async def reverse(
+        tenant: Name, action_id: Name, ask: bodies.ReverseAsk, who: Annotated[Who, needs(Scope.PROPOSE)]
+    ) -> Response:
+        """Append the inverse of an executed action, in the caller's name, to be decided like any other.
+
+        Nothing has changed yet. Its id follows from the old action: asked twice, it is proposed once.
+        """
+        return answer(await proposing.reverse(office, who, tenant, action_id, ask.reason), 202)
+
+    @api.get(
+        "/search",
+        tags=["actions"],
+        responses=documented(bodies.Hits, 200),
+        summary="Find decided actions",
+    )
+    async def search(
+        who: Annotated[Who, needs(Scope.READ)],
+        tenant: Word | None = None,
+        action_id: Word | None = None,
+        account: Word | None = None,
+        campaign: Word | None = None,
+        reviewer: Word | None = None,
+        limit: Annotated[int, Query(ge=1, le=searching.HITS_MAX)] = 50,
+    ) -> Response:
+        """Return decided actions that fit all that is asked, newest first; `more`: there are more than these."""
+        wanted = Search(
+            tenant="", action_id=action_id, account=account, campaign=campaign, reviewer=reviewer, limit=limit
+        )
+        hits, more = await searching.search(office, who, tenant, wanted)
+        return answer({"hits": hits, "more": more, "stale_s": await reviewing.stale_s(office)})
+
     @api.get(
         "/feedback",
         tags=["actions"],
@@ -249,6 +289,20 @@ def _items(api: APIRouter, office: Office, decider: Any, looker: Any) -> None:
     async def queues(who: Annotated[Who, looker]) -> Response:
         """Return the queues, how many items wait, since when, and how much money."""
         return answer({"queues": await proposing.queues(office, who), "stale_s": await reviewing.stale_s(office)})
+
+    @api.get("/reasons", tags=["review"], responses=documented(bodies.Reasons, 200), summary="Why somebody says no")
+    async def reasons(who: Annotated[Who, looker]) -> Response:
+        """Return the codes that a rejection or a change can name, in the policy's order."""
+        known = office.policy().policy.reasons
+        return answer({"reasons": [{"code": code, "error": error} for code, error in known.items()]})
+
+    @api.get("/exceptions", tags=["review"], responses=documented(bodies.Exceptions, 200), summary="The exceptions")
+    async def exceptions_(who: Annotated[Who, looker]) -> Response:
+        """Return the policy's exception types and how many wait, and what could not be carried out and is the caller's.
+
+        Of the latter at most two hundred, the most pressing first; `more`: there may be more.
+        """
+        return answer({**await exceptions.overview(office, who), "stale_s": await reviewing.stale_s(office)})
 
     @api.get(
         "/queues/{queue}/next",
@@ -311,6 +365,16 @@ def _items(api: APIRouter, office: Office, decider: Any, looker: Any) -> None:
         return _painted(await reviewing.painted(office, who, item, ask.view))
 
     @api.post(
+        "/items/{item}/check",
+        tags=["review"],
+        responses=documented(bodies.Checked, 200, 404, 409),
+        summary="Ask what a change would come to",
+    )
+    async def check(item: Name, ask: bodies.CheckAsk, who: Annotated[Who, decider]) -> Response:
+        """Say whether changes can be made, and how the policy would route what results. Nothing is written."""
+        return answer(await checking.check(office, who, item, ask))
+
+    @api.post(
         "/items/{item}/verdict",
         status_code=202,
         tags=["review"],
@@ -342,7 +406,7 @@ def _said(found: reviewing.Said) -> Response:
 def _batches(api: APIRouter, office: Office, releaser: Any, looker: Any) -> None:
     @api.get("/batches", tags=["review"], responses=documented(bodies.Batches, 200), summary="The batches")
     async def batches(who: Annotated[Who, looker]) -> Response:
-        """Return the batches of the caller's queues."""
+        """Return the batches of the caller's queues, and whether they can release each; who only looks sees all."""
         return answer(
             {
                 "batches": await reviewing.batches(office, who),
@@ -374,9 +438,15 @@ def _batches(api: APIRouter, office: Office, releaser: Any, looker: Any) -> None
 
 def _pairs(api: APIRouter, office: Office, labeller: Any) -> None:
     @api.get("/pairs/next", tags=["pairs"], responses=documented(bodies.NextPair, 200), summary="The next pair")
-    async def next_(who: Annotated[Who, labeller]) -> Response:
-        """Return a pair of outputs to be compared; which of them stands on the left is a coin toss."""
-        return answer({"pair": reviewing.next_pair(office, who)})
+    async def next_(
+        who: Annotated[Who, labeller],
+        without: Annotated[list[Word], Query(max_length=WITHOUT_MAX)] = [],  # noqa: B006  FastAPI copies it
+    ) -> Response:
+        """Return a pair of outputs to be compared; which of them stands on the left is a coin toss.
+
+        `without` are pairs that were put aside.
+        """
+        return answer({"pair": reviewing.next_pair(office, who, without)})
 
     @api.post(
         "/pairs/{pair}/painted",
@@ -406,16 +476,25 @@ def _pairs(api: APIRouter, office: Office, labeller: Any) -> None:
 def _control(api: APIRouter, office: Office, needs: Needs) -> None:
     @api.get("/switches", tags=["control"], responses=documented(bodies.Switches, 200), summary="What is engaged")
     async def switches(who: Annotated[Who, needs(Scope.SWITCHES)]) -> Response:
-        """Return the engaged kill switches that concern tenants of the caller's."""
-        watched = office.watched
-        return answer(
-            {
-                "epoch": watched.control.epoch,
-                "effective": watched.effective,
-                "missing": watched.missing(),
-                "switches": stopping.switches(office, who),
-            }
-        )
+        """Return the engaged kill switches that concern tenants of the caller's, and how far each is proved."""
+        return answer(stopping.standing(office, who))
+
+    @api.get(
+        "/instances", tags=["control"], responses=documented(bodies.Instances, 200), summary="Who runs, and is heard"
+    )
+    async def instances(who: Annotated[Who, needs(Scope.SWITCHES)]) -> Response:
+        """Return the control roles that speak, and the instances that acknowledge what they say."""
+        return answer(stopping.instances(office, who))
+
+    @api.get("/scopes", tags=["control"], responses=documented(bodies.Scopes, 200), summary="What a scope could name")
+    async def scopes(who: Annotated[Who, needs(Scope.ENGAGE)], like: Like = "") -> Response:
+        """Return names of campaigns, accounts, agents and so on that records lately had, for who types a scope."""
+        return answer({"scopes": stopping.scopes(office, who, like)})
+
+    @api.get("/live", tags=["control"], responses=documented(bodies.Live, 200), summary="The charts of the live page")
+    async def live(who: Annotated[Who, needs(Scope.QUEUES)], after: After = -1) -> Response:
+        """Return the points after a time, of the metrics that the setting `console_scrape` names."""
+        return answer(stopping.live(office, who, after))
 
     @api.post(
         "/switches",

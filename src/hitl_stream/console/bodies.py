@@ -16,6 +16,8 @@ from hitl_stream.core.verdicts import CHANGES_MAX, ERRORS_MAX
 
 NOTE_LENGTH_MAX = 2_000
 NAME_LENGTH_MAX = 200
+AGO_MS_MAX = 12 * 3_600_000
+"""As long as the receipt of a painted card counts."""
 PATTERN = r"^[^\x00-\x1f\x7f]+$"
 DIGEST = "^[0-9a-f]{64}$"
 RECEIPT = r"^[0-9]{1,15}\.[0-9a-f]{32}$"
@@ -81,7 +83,10 @@ class Change(_In):
 
 
 class VerdictAsk(_In):
-    """A judgement of an item. `view` and `painted` are those of the card that was judged."""
+    """A judgement of an item. `view` and `painted` are those of the card that was judged.
+
+    `ago_ms`: so long ago it was decided, where a client let it rest or could not send it; never before it was painted.
+    """
 
     verdict: Literal["approve", "reject", "change", "escalate"]
     view: Digest
@@ -92,6 +97,13 @@ class VerdictAsk(_In):
     note: Note | None = None
     role: Word | None = None
     id: ChosenId | None = None
+    ago_ms: Annotated[int, Field(ge=0, le=AGO_MS_MAX, strict=True)] = 0
+
+
+class CheckAsk(_In):
+    """Changes that somebody thinks of making."""
+
+    changes: Annotated[tuple[Change, ...], Field(max_length=CHANGES_MAX)]
 
 
 class ReleaseAsk(_In):
@@ -104,12 +116,21 @@ class ReleaseAsk(_In):
 
 
 class PairAsk(_In):
-    """Which of two outputs is better, as they stood on the page."""
+    """Which of two outputs is better, as they stood on the page. `ago_ms`: so long ago it was decided."""
 
     choice: Literal["left", "right", "tie", "both_bad"]
     view: Digest
     painted: Receipt
     id: ChosenId | None = None
+    ago_ms: Annotated[int, Field(ge=0, le=AGO_MS_MAX, strict=True)] = 0
+
+
+class ReverseAsk(_In):
+    """Why an action is to be undone; it stands as the rationale of what is proposed."""
+
+    reason: Annotated[
+        str, Field(min_length=1, max_length=NOTE_LENGTH_MAX, pattern=r"\S"), AfterValidator(_without_zero)
+    ]
 
 
 class EngageAsk(_In):
@@ -193,23 +214,65 @@ class Ended(_Out):
     opened: str
 
 
+class Reversal(_Out):
+    """What would undo an action: the changes of the proposal of that id, or `why` nothing can, and where it fails.
+
+    `known`: that proposal has come to people, or has ended.
+    """
+
+    action_id: str
+    known: bool
+    changes: list[dict[str, Any]]
+    why: str | None
+    path: str | None
+
+
 class Story(_Out):
-    """All that became of an action, in order. While people are asked about it, those who decide are told no more."""
+    """All that became of an action, in order. While people are asked about it, those who decide are told no more.
+
+    `reversal` null: it has no result.
+    """
 
     tenant: str
     action_id: str
     undecided: bool
     items: list[Ended]
     records: list[Record]
+    reversal: Reversal | None
+
+
+class Hit(_Out):
+    """An action that was found. `stands`: its end, the status of its result, or what was last said on it.
+
+    `at` is when the newest record of it was written. Nulls, and an empty type: people are still asked about it.
+    """
+
+    tenant: str
+    action_id: str
+    at: str
+    type: str
+    agent: dict[str, Any] | None
+    entity: dict[str, Any] | None
+    stands: str | None
+    by: list[str]
+
+
+class Hits(_Out):
+    """What a search found, newest first; `more`: there are more than these."""
+
+    hits: list[Hit]
+    more: bool
+    stale_s: float | None
 
 
 class Queue(_Out):
-    """How full a queue is, and whether the caller decides in it."""
+    """How full a queue is, and whether the caller decides in it. `sla_s`: so long an item may wait, as a rule."""
 
     queue: str
     open: int
     oldest: str | None
     money: dict[str, str]
+    sla_s: float
     yours: bool
     external: bool
 
@@ -218,6 +281,72 @@ class Queues(_Out):
     """The queues that the caller may know of; `stale_s` is how far behind these figures are, null: nothing read yet."""
 
     queues: list[Queue]
+    stale_s: float | None
+
+
+class Reason(_Out):
+    """Why somebody says no or something else, and the type of error that it is evidence of."""
+
+    code: str
+    error: str
+
+
+class Reasons(_Out):
+    """The reasons that the policy knows, in its order; a rejection or a change names one, where there are any."""
+
+    reasons: list[Reason]
+
+
+class Checked(_Out):
+    """What a change would come to. `fault`: why it cannot be made; else `outcome` is how the policy would route it.
+
+    EXECUTE: inside what runs without another person, by the action alone. Nothing is promised.
+    """
+
+    fault: str | None
+    outcome: Literal["EXECUTE", "REVIEW", "ESCALATE", "HOLD", "REFUSE"] | None
+    queues: list[str]
+    reasons: list[dict[str, Any]]
+
+
+class ExceptionType(_Out):
+    """An exception type of the policy, and who answers it: `type` null is any that the policy does not name.
+
+    `open` are the items that wait for people because of it, in whatever queue they are by now.
+    """
+
+    type: str | None
+    queue: str
+    owner: str
+    sla_s: float
+    next: str | None
+    open: int
+    oldest: str | None
+    yours: bool
+    external: bool
+
+
+class ExceptionItem(_Out):
+    """Something that could not be carried out, and waits for the caller. `says`: in the platform's words."""
+
+    item: str
+    tenant: str
+    exception: str
+    says: str | None
+    type: str
+    agent: dict[str, Any]
+    entity: dict[str, Any]
+    queue: str
+    opened: str
+    decide_by: str
+
+
+class Exceptions(_Out):
+    """The exceptions, by type, and those that the caller may decide, the most pressing first."""
+
+    types: list[ExceptionType]
+    items: list[ExceptionItem]
+    more: bool
     stale_s: float | None
 
 
@@ -278,12 +407,14 @@ class Said(_Out):
 
 
 class Batch(_Out):
-    """A batch, its card, and the card's SHA-256."""
+    """A batch, its card, and the card's SHA-256. `why` says why the caller cannot release it now."""
 
     batch: str
     state: str
     card: str
     view: str
+    releasable: bool
+    why: str | None
 
 
 class Batches(_Out):
@@ -308,7 +439,11 @@ class NextPair(_Out):
 
 
 class Switch(_Out):
-    """A kill switch. `effective`: it is proved that nothing in its scope starts any more."""
+    """A kill switch. `effective`: it is proved that nothing in its scope starts any more.
+
+    `state`: EFFECTIVE; CONTAINED (proved but for calls of executors that do not answer); not proved (yet); unknown (no
+    control role is heard). `took_ms`: from its append to its proof, where this console saw it.
+    """
 
     epoch: int
     scope: list[str]
@@ -318,15 +453,138 @@ class Switch(_Out):
     reason: str | None
     source: str
     effective: bool
+    state: Literal["EFFECTIVE", "CONTAINED", "not proved", "unknown"]
+    took_ms: int | None
+
+
+class Request(_Out):
+    """A release that one holder has asked for; another confirms it between `not_before` and `not_after`."""
+
+    epoch: int
+    by: str
+    at: str
+    epochs: list[int]
+    reason: str
+    not_before: str
+    not_after: str
+
+
+class Awaited(_Out):
+    """An instance that has not acknowledged yet, and since when."""
+
+    instance: str
+    since_s: float
+
+
+class Unproved(_Out):
+    """Calls that an executor had open before the command at `epoch`, of which nobody can prove that they are over."""
+
+    epoch: int
+    instance: str
+    calls: int
 
 
 class Switches(_Out):
-    """What is engaged, up to which command of `control` that is known, and why it may be out of date."""
+    """What is engaged, up to which command of `control` that is known, and why it may be out of date.
+
+    `heard`: a control role speaks. `requests` are releases that wait for a second holder; `waiting` and `contained` say
+    who stands in the way of a proof.
+    """
 
     epoch: int
     effective: int
     missing: str
+    heard: bool
     switches: list[Switch]
+    requests: list[Request]
+    waiting: list[Awaited]
+    contained: list[Unproved]
+
+
+class ControlRole(_Out):
+    """A control role that speaks: its newest heartbeat, what it has applied, and up to where it proves."""
+
+    instance: str
+    at: str
+    epoch: int
+    effective: int
+
+
+class Instance(_Out):
+    """What an instance last said of itself. `holds`: its lease holds, so that it may emit; `checked`: its seal is good.
+
+    `epoch` is what it has applied; `open_epoch` by which its oldest open work was decided; `calls` are open at the
+    platform.
+    """
+
+    instance: str
+    role: str
+    version: str
+    partitions: list[int]
+    epoch: int
+    open_epoch: int | None
+    calls: int
+    lease_left_ms: int | None
+    checked: bool
+    at: str
+    holds: bool
+
+
+class Instances(_Out):
+    """Who is heard. `held`: actions held back in the last fifteen minutes; null: no metrics are read."""
+
+    heard: bool
+    silent_s: float
+    epoch: int
+    control: list[ControlRole]
+    instances: list[Instance]
+    held: float | None
+
+
+class Scopes(_Out):
+    """What a scope could name, by kind: what records were about since the console began, the newest first."""
+
+    scopes: dict[str, list[str]]
+
+
+class Target(_Out):
+    """A process whose metrics are read, and what is wrong with that; an empty text: nothing."""
+
+    target: str
+    trouble: str
+
+
+class SwitchSpan(_Out):
+    """From when until when a switch held, in milliseconds since 1970; `until` null: it still does."""
+
+    epoch: int
+    scope: list[str]
+    mode: Mode
+    from_: Annotated[int, Field(alias="from")]
+    until: int | None
+
+
+Series = dict[str, list[float | None]]
+
+
+class Live(_Out):
+    """The points after a time, and each chart's series at them; null: nobody knows.
+
+    `at` and `now` are milliseconds since 1970. `routes` are actions a second by outcome, `approved` the share of the
+    judgements of five minutes that approve, `open` items by queue, `oldest` and `lag` seconds, by queue and role.
+    """
+
+    now: int
+    step_s: float
+    kept_s: int
+    targets: list[Target]
+    at: list[int]
+    routes: Series
+    approved: list[float | None]
+    open: Series
+    oldest: Series
+    lag: Series
+    switches: list[SwitchSpan]
 
 
 class Appended(_Out):

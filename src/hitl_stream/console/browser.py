@@ -64,7 +64,7 @@ def set_cookie(secret: str, seconds: int, headers: Headers) -> str:
     return f"{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"
 
 
-_TOKEN = "Send a bearer token, and no cookie."  # noqa: S105 - a sentence
+_TOKEN = "Send a bearer token, and no cookie."
 
 
 def _refused(what: str, todo: str) -> ProblemError:

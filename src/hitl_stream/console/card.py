@@ -72,6 +72,10 @@ def lot_card(lot: LotState) -> Shown:
             "state": lot.state,
             "queue": lot.queue,
             "size": lot.size,
+            "wanted": lot.wanted,
+            "seen": lot.size + len(lot.beside),
+            "opened": lot.opened,
+            "close_at": lot.close_at,
             "root": lot.root,
             "sample": {
                 "drawn": len(lot.drawn),
@@ -84,6 +88,10 @@ def lot_card(lot: LotState) -> Shown:
             "beside": len(lot.beside),
             "people": lot.people,
             "execute_by": lot.execute_by,
+            "decide_by": [
+                {"queue": need.queue, "by": need.decide_by, "people": need.people, "given": len(need.by)}
+                for need in lot.approvals
+            ],
             "given": sorted({person for need in lot.approvals for person in need.by}),
         }
     )
@@ -115,6 +123,7 @@ def card_parts(item: OpenItem, policy: Policy) -> dict[str, Any]:
         "policy": item.policy,
         "type": item.type,
         "tier": item.tier,
+        "floor_s": item.floor_s,
         "agent": item.agent,
         "entity": item.entity,
         "queue": item.queue,
@@ -132,7 +141,7 @@ def card_parts(item: OpenItem, policy: Policy) -> dict[str, Any]:
         "flags": action.flags,
         "batch": action.batch,
         "beside": beside(whole),
-        "reasons": [_reason(row) for row in reasons[:REASONS_MAX]],
+        "reasons": [reason_row(row) for row in reasons[:REASONS_MAX]],
         "reasons_more": max(0, len(reasons) - REASONS_MAX),
         "score": None if hides else item.score,
         "score_hidden": hides,
@@ -181,7 +190,8 @@ def _publishes(content: Content, destination: str | None) -> dict[str, Any]:
     }
 
 
-def _reason(row: Any) -> dict[str, Any]:
+def reason_row(row: Any) -> dict[str, Any]:
+    """Return why it is asked: a rule, and what it compared."""
     names = ("rule", "saw", "limit", "rate", "queue", "gate", "error")
     return {name: getattr(row, name) for name in names}
 

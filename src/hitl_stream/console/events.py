@@ -101,6 +101,7 @@ class Streams:
             "epoch": watched.control.epoch,
             "effective": watched.effective,
             "missing": watched.missing(),
+            "heard": watched.picture().heard,
             "switches": stopping.switches(self._office, who) if may else [],
         }
 

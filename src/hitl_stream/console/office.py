@@ -12,14 +12,17 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from hitl_stream.console.live import Live
 from hitl_stream.console.pairs import Pairs
 from hitl_stream.console.people import Account, Kind, People, Scope
 from hitl_stream.console.problems import ProblemError
+from hitl_stream.console.seen import Seen
 from hitl_stream.console.sign import Signer
 from hitl_stream.console.store import Store, Viewer, viewer_of
 from hitl_stream.core.commands import Command
 from hitl_stream.core.control import Control
 from hitl_stream.core.policy.compile import Compiled
+from hitl_stream.lane.picture import Picture
 from hitl_stream.lane.step import Header
 from hitl_stream.wire.seal import SealKey
 from hitl_stream.wire.topics import TopicSet
@@ -49,6 +52,12 @@ class Watched(Protocol):
 
     def missing(self) -> str:
         """Say what keeps this from being up to date; an empty string: nothing."""
+
+    def picture(self) -> Picture:
+        """Return how switches, control roles and instances stand."""
+
+    def took_ms(self, epoch: int) -> int | None:
+        """Return how long a switch took until it was EFFECTIVE, where that was seen."""
 
 
 class Place(Struct, frozen=True):
@@ -133,6 +142,8 @@ class Office:
     """The seal for what is proposed here; None: nothing can be."""
     tenant: str = ""
     instance: str = "local/console/0"
+    live: Live = field(default_factory=Live)
+    seen: Seen = field(default_factory=Seen)
     recent: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
 
     def policy(self) -> Compiled:

@@ -121,6 +121,8 @@ class Account(Struct, frozen=True, kw_only=True):
         """Say whether a token of theirs may be for that."""
         if scope in DECIDING:
             return self.kind is Kind.PERSON and bool(self.queue_roles)
+        if scope is Scope.PROPOSE and self.kind is Kind.PERSON:
+            return not self.roles or not set(self.roles) <= {VIEWER, AUDITOR}  # who only reads proposes nothing
         return NEEDS_ROLE.get(scope) is None or self.has(NEEDS_ROLE[scope])
 
 

@@ -34,6 +34,7 @@ TYPES = MappingProxyType(
         "changed": 409,
         "held": 409,
         "not_ready": 409,
+        "irreversible": 409,
         "too_large": 413,
         "too_many": 429,
         "internal": 500,

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -158,7 +158,7 @@ def _in_queue(office: Office, who: Who, queue: str) -> Viewer:
 
 async def claim_item(office: Office, who: Who, item: str) -> Claim:
     """Claim an item, or keep it."""
-    found = await _open(office, who, item)
+    found = await open_item(office, who, item)
     _qualified(office, who, found)
     return await _claim(office, who, item)
 
@@ -175,7 +175,8 @@ async def _claim(office: Office, who: Who, item: str) -> Claim:
     return claim
 
 
-async def _open(office: Office, who: Who, item: str) -> OpenItem:
+async def open_item(office: Office, who: Who, item: str) -> OpenItem:
+    """Return an undecided item that somebody may decide or look at; refuse any other."""
     viewer = office.viewer(who)
     found = await office.store.item(item, viewer, office.clock_ms())
     if isinstance(found, OpenItem) and _may_look(found, who, viewer, office.policy().policy):
@@ -196,7 +197,7 @@ def _qualified(office: Office, who: Who, item: OpenItem) -> None:
 
 async def painted(office: Office, who: Who, item: str, view: str) -> tuple[int, str]:
     """Return when a card was painted, and the receipt; refuse a card that is not the item's any more."""
-    found = await _open(office, who, item)
+    found = await open_item(office, who, item)
     _same_view(card(found, office.policy().policy), view, f"item {item}")
     return _receipt(office, who, item, view)
 
@@ -233,7 +234,7 @@ async def judge(office: Office, who: Who, item: str, ask: VerdictAsk) -> Said:
     if repeated is not None:
         return repeated
     office.ready()
-    found = await _open(office, who, item)
+    found = await open_item(office, who, item)
     _qualified(office, who, found)
     compiled = office.policy()
     shown = card(found, compiled.policy)
@@ -242,7 +243,7 @@ async def judge(office: Office, who: Who, item: str, ask: VerdictAsk) -> Said:
     _sound(ask, shown, compiled.policy)
     if found.tier >= TIER_MAX and ask.verdict in ("approve", "change"):
         demand_fresh(who, f"{ask.verdict} of tier {found.tier}")
-    common = _common(office, who, role, item, ask.view, ask.painted, jti)
+    common = _common(office, who, role, item, ask.view, ask.painted, jti, ask.ago_ms)
     changes = [(change.path, change.value) for change in ask.changes]
     value = _signed(
         lambda: office.signer.verdict(
@@ -330,7 +331,9 @@ def _role(approvals: Sequence[Any], who: Who, policy: Policy, wanted: str | None
     return fitting[0]
 
 
-def _common(office: Office, who: Who, role: str, subject: str, view: str, receipt: str, jti: str) -> dict[str, Any]:
+def _common(
+    office: Office, who: Who, role: str, subject: str, view: str, receipt: str, jti: str, ago_ms: int = 0
+) -> dict[str, Any]:
     now_ms = office.watched.now_ms() or office.clock_ms()
     painted_ms = office.signer.painted_ms(receipt, who.account.name, subject, view, now_ms)
     if painted_ms is None:
@@ -347,6 +350,7 @@ def _common(office: Office, who: Who, role: str, subject: str, view: str, receip
         by=who.account.name,
         role=role,
         painted_ms=painted_ms,
+        decided_ms=max(painted_ms, now_ms - ago_ms),
         policy=office.policy().digest,
         epoch=office.watched.control.epoch,
     )
@@ -380,13 +384,42 @@ async def skip(office: Office, who: Who, item: str, view: str | None, receipt: s
 
 
 async def batches(office: Office, who: Who) -> list[dict[str, Any]]:
-    """Return the batches of somebody's queues."""
-    lots = await office.store.lots(office.viewer(who))
-    return [
-        {"batch": lot.lot, "state": lot.state, "card": shown.text, "view": shown.view}
-        for lot in lots
-        for shown in [lot_card(lot)]
-    ]
+    """Return the batches of somebody's queues; to who only looks, those of every queue that is not external."""
+    viewer, policy = office.viewer(who), office.policy().policy
+    if not viewer.queues:
+        auditor = who.account.has("auditor")
+        seen = tuple(sorted(name for name, queue in policy.queues.items() if auditor or not queue.external))
+        viewer = msgspec.structs.replace(viewer, queues=seen)
+    lots = await office.store.lots(viewer)
+    return [_batch(lot, who, policy) for lot in lots]
+
+
+def _batch(lot: LotState, who: Who, policy: Policy) -> dict[str, Any]:
+    shown = lot_card(lot)
+    why = _why_not_release(lot, who, policy)
+    told = {"batch": lot.lot, "state": lot.state, "card": shown.text, "view": shown.view}
+    return {**told, "releasable": why is None, "why": why}
+
+
+_NOT_READY: Mapping[str, str] = {
+    Stage.GATHERING: "it is not complete yet",
+    Stage.SAMPLING: "its sample, and what was flagged, is judged first",
+}
+
+
+def _why_not_release(lot: LotState, who: Who, policy: Policy) -> str | None:
+    """Say why somebody cannot release a batch now; None: they can, once they have just signed in."""
+    if lot.root is None or lot.state != Stage.READY:
+        return _NOT_READY.get(lot.state, "it is over")
+    if who.account.name in lot.not_:
+        return "you proposed something of it, or answer for its agent; another person releases it"
+    missing = [need for need in lot.approvals if len(need.by) < need.people]
+    if any(who.account.name in need.by for need in lot.approvals):
+        return "you have released it; another person does so too"
+    roles = [role for need in missing if need.queue in policy.queues for role in policy.queues[need.queue].roles]
+    if not set(roles) & set(who.account.queue_roles):
+        return f"you have no role that releases it; it asks {', '.join(dict.fromkeys(roles)) or 'nobody'}"
+    return None
 
 
 async def _lot(office: Office, who: Who, batch: str) -> LotState:
@@ -436,10 +469,10 @@ async def release_batch(office: Office, who: Who, batch: str, ask: ReleaseAsk) -
 # --- pairs ------------------------------------------------------------------------------------------------------------
 
 
-def next_pair(office: Office, who: Who) -> dict[str, Any] | None:
-    """Return the next pair to be compared; None: none waits."""
+def next_pair(office: Office, who: Who, without: Collection[str] = ()) -> dict[str, Any] | None:
+    """Return the next pair to be compared, of those that were not put aside; None: none waits."""
     _labeller(who)
-    found = office.pairs.next(who.sees, office.just_judged(who.account.name))
+    found = office.pairs.next(who.sees, [*without, *office.just_judged(who.account.name)])
     if found is None:
         return None
     shown = pair_card(found.pair, office.signer.left(who.account.name, found.pair.pair))
@@ -461,7 +494,7 @@ async def prefer(office: Office, who: Who, pair: str, ask: PairAsk) -> Said:
     shown = pair_card(found.pair, left)
     _same_view(shown, ask.view, f"pair {pair}")
     jti = judgement_id(who.account.name, pair, ask.id)
-    common = _common(office, who, LABELLER, pair, ask.view, ask.painted, jti)
+    common = _common(office, who, LABELLER, pair, ask.view, ask.painted, jti, ask.ago_ms)
     value = _signed(lambda: office.signer.preference(common, shown, pair=pair, left=left, choice=ask.choice))
     place = await office.writer.append("verdicts", found.partition, value)
     office.remember(who.account.name, pair)

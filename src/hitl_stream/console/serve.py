@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,11 @@ from mode.types import ServiceT
 from hitl_stream.console.app import LOOPBACK, Web, application
 from hitl_stream.console.append import FeedbackReader, KafkaWriter
 from hitl_stream.console.feed import Feed
+from hitl_stream.console.live import Live, Sampler
 from hitl_stream.console.office import Office, Standing
 from hitl_stream.console.pairs import Pairs
 from hitl_stream.console.people import People
+from hitl_stream.console.seen import Seen
 from hitl_stream.console.sign import Signer
 from hitl_stream.console.store import Store
 from hitl_stream.console.watch import ControlWatch
@@ -61,12 +63,14 @@ def console(
     hosts: Collection[str],
     tenant: str,
     clock_ms: Callable[[], int],
+    scrape: Sequence[str] = (),
 ) -> Console:
     """Build a console."""
-    watch = ControlWatch(client, topics, trust, loaded, key.key_id)
+    watch = ControlWatch(client, topics, trust, loaded, key.key_id, seals)
     pairs, writer = Pairs(), KafkaWriter(client, topics)
+    live, seen = Live(scrape), Seen()
     keys = {topic: _together(seals, roles) for topic, roles in WRITERS.items()}
-    feed = Feed(client, topics, store, keys, pairs, clock_ms)
+    feed = Feed(client, topics, store, keys, pairs, clock_ms, seen.take)
 
     async def engage(make: Callable[..., Command]) -> Standing:
         appended = await append(client, topics, key, make)
@@ -87,10 +91,12 @@ def console(
         via_key=next(reversed(list(seals.get("console", {}).values())), None),
         tenant=tenant,
         instance=instance,
+        live=live,
+        seen=seen,
     )
     names = {*LOOPBACK, *hosts} | ({bind} - set(ANYWHERE))
     web = Web(application(office, names), bind, port)
-    services: list[ServiceT] = [_Stores(store, people), watch, writer, feed, web]
+    services: list[ServiceT] = [_Stores(store, people), watch, writer, feed, Sampler(live, scrape, clock_ms), web]
     return Console(services, {"control": watch.missing, "view": feed.missing}, web, office)
 
 

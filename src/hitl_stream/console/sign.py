@@ -105,7 +105,17 @@ class Signer:
         return verdict_value(self.key, claims, shown.text)
 
     def common(
-        self, audience: str, jti: str, now_ms: int, *, by: str, role: str, painted_ms: int, policy: str, epoch: int
+        self,
+        audience: str,
+        jti: str,
+        now_ms: int,
+        *,
+        by: str,
+        role: str,
+        painted_ms: int,
+        policy: str,
+        epoch: int,
+        decided_ms: int | None = None,
     ) -> dict[str, Any]:
         """Return what every judgement of this moment says but for what it is about."""
         return {
@@ -113,7 +123,7 @@ class Signer:
             "by": by,
             "role": role,
             "painted": _time(min(painted_ms, now_ms)),
-            "decided": _time(now_ms),
+            "decided": _time(now_ms if decided_ms is None else min(decided_ms, now_ms)),
             "policy": policy,
             "epoch": epoch,
         }

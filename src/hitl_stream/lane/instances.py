@@ -80,6 +80,12 @@ class Instances:
             return None
         return None if self._seals.get(unchecked.role) else Seen(unchecked, record.timestamp, False)
 
+    def forget(self, before_ms: int) -> None:
+        """Forget who has not spoken since then; whoever looks for long would else be shown everyone who ever ran."""
+        for name in [name for name, seen in self.latest.items() if seen.at_ms < before_ms]:
+            del self.latest[name]
+            self._numbers.pop(name, None)
+
     def lease_left_ms(self, name: str, beats: Sequence[Beat]) -> int | None:
         """Return for how long an instance's lease held when control last spoke; None where nobody can tell.
 
@@ -113,12 +119,17 @@ class Acks:
 
 
 @asynccontextmanager
-async def hearing_acks(client: Client, topics: TopicSet, keys_dir: Path) -> AsyncIterator[Acks]:
-    """Give a reader that has read the end of `control.acks`; without that topic it hears nobody."""
+async def hearing_acks(
+    client: Client, topics: TopicSet, seals: Mapping[str, Mapping[str, SealKey]]
+) -> AsyncIterator[Acks]:
+    """Give a reader that has read the end of `control.acks`; without that topic it hears nobody.
+
+    `seals` are the seal keys at hand, by role.
+    """
     topic = topics.name("control.acks")
     async with started(client, committed=False) as consumer:
         parts = await partitions_of(consumer, [topic])
-        acks = Acks(consumer, parts[0] if parts else None, Instances(topic, seals_at(keys_dir)))
+        acks = Acks(consumer, parts[0] if parts else None, Instances(topic, seals))
         if parts:
             end = (await consumer.end_offsets(parts))[parts[0]]
             first = (await consumer.beginning_offsets(parts))[parts[0]]

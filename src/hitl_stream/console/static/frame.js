@@ -17,7 +17,7 @@ function whose(who) {
     }
   };
   fill($("#whose"), el("span", {}, shown(who.name)), el("button", { type: "button", class: "plain", onclick: out }, "Sign out"));
-  const may = { review: "items:decide", batches: "queues:read", pairs: "pairs:judge", exceptions: "items:decide", audit: "actions:read", kill: "switches:read" };
+  const may = { review: "items:decide", batches: "queues:read", pairs: "pairs:judge", exceptions: "queues:read", audit: "actions:read", kill: "switches:read" };
   for (const [name, scope] of Object.entries(may)) {
     const link = $(`nav .to-${name}`);
     if (link && !who.scopes.includes(scope)) link.closest("li").hidden = true;

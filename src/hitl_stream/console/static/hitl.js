@@ -182,6 +182,11 @@ export function amount(text) {
   return whole.replace(/\B(?=(\d{3})+$)/g, "\u2009") + (rest === undefined ? "" : `.${rest}`);
 }
 
+/** Sums of money by unit, such as {EUR: "887.2278"}, to the cent: "887.23 EUR". */
+export function money(sums) {
+  return Object.entries(sums).map(([unit, sum]) => `${amount(String(Math.round(Number(sum) * 100) / 100))} ${unit}`);
+}
+
 // --- saying something ---
 
 const SAID_MS = 6000;

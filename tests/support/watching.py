@@ -1,0 +1,121 @@
+"""Judgements for the monitor to look at, as the desk writes them, and what must come of them by the pure fold alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hitl_stream.core.action import Agent
+from hitl_stream.core.vigilance import Level, Queue
+from hitl_stream.roles.monitor_state import (
+    Chunk,
+    Kept,
+    News,
+    Place,
+    key_of,
+    newest,
+    news,
+    parts_of,
+    remembered,
+    slot,
+    taken,
+)  # fmt: skip
+from hitl_stream.wire.desk_records import OBSERVATION, Observation
+from hitl_stream.wire.records import encode, time_text
+from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealer
+from hitl_stream.wire.watched import Observed, pseudonym, read_observation
+
+START_MS = 1_790_000_000_000
+FLOOR_S = 4.0
+QUEUES = ("trading", "content")
+
+
+def observation(
+    reviewer: str = "ana", verdict: str = "approve", *, n: int = 0, purpose: str = "decide", dwell_s: float = 30.0,
+    queue: str = "trading", at_ms: int = START_MS, **more: Any,
+) -> Observation:  # fmt: skip
+    """Return one, of item number `n`."""
+    fields = {
+        "item": f"item{n:012d}", "tenant": "acme", "class_": "bid.adjust", "agent": Agent(id="bidder-7"),
+        "floor_s": FLOOR_S, "words": 60, "assets": 0, "policy": "d" * 64,
+        "shown_at": time_text(at_ms - int(dwell_s * 1000)), "decided_at": time_text(at_ms),
+    }  # fmt: skip
+    return Observation(
+        reviewer=reviewer, verdict=verdict, purpose=purpose, dwell_s=dwell_s, queue=queue, **fields | more
+    )
+
+
+def observed(*arguments: Any, at_ms: int = START_MS, **more: Any) -> Observed:
+    """Return one as the monitor reads it."""
+    return Observed(observation(*arguments, at_ms=at_ms, **more), at_ms)
+
+
+def judgements(count: int, seed: int, people: int = 20) -> Iterator[Observation]:
+    """Yield what people of four kinds do, a tenth of it with canaries: careful, hasty, asleep, and those who tire."""
+    rng = random.Random(seed)
+    for n in range(count):
+        person = rng.randrange(people)
+        kind = person % 4
+        canary = rng.random() < 0.1
+        asleep = kind == 2 or (kind == 3 and n > count // 2)
+        word = "reject" if rng.random() < (0.05 if not canary else 0.1 if asleep else 0.92) else "approve"
+        if rng.random() < 0.02:
+            word = "skip"
+        dwell_s = rng.uniform(0.5, 2.0) if kind in (1, 2) else rng.uniform(6.0, 60.0)
+        yield observation(
+            f"person-{person}", word, n=n, purpose="canary" if canary else "decide", dwell_s=dwell_s,
+            queue=QUEUES[rng.random() < 0.2], at_ms=START_MS + n * 1_000,
+        )  # fmt: skip
+
+
+def written(topic: str, key: SealKey, one: Observation) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
+    """Return key, value and headers of its record, as the desk writes it."""
+    value = encode(one)
+    headers = [(TYPE_HEADER, OBSERVATION.encode()), (SEAL_HEADER, sealer(key, topic, OBSERVATION)(value))]
+    return one.reviewer.encode(), value, headers
+
+
+@dataclass
+class Offline:
+    """The monitor's tables, computed by the fold from records alone, and what must have been told of them."""
+
+    names: SealKey
+    usual: Queue = field(default_factory=Queue)
+    people: dict[bytes, Kept] = field(default_factory=dict)
+    chunks: dict[bytes, Chunk] = field(default_factory=dict)
+    told: list[tuple[Place, str, str, News, tuple[str, ...]]] = field(default_factory=list)
+    """Where, person, queue, the news, and which items are to be judged again."""
+
+    def read(self, topic: str, keys: dict[str, SealKey], records: Iterable[Any]) -> None:
+        """Take in the records of one partition, in order."""
+        for record in records:
+            found = read_observation(topic, record.value, record.headers, keys)
+            if isinstance(found, Observed):
+                self.take(found, Place(record.partition, record.offset, record.timestamp))
+
+    def take(self, found: Observed, place: Place) -> News | None:
+        """Take in one."""
+        person, queue = pseudonym(self.names, found.observation.reviewer), found.observation.queue
+        key = key_of(person, queue)
+        before = self.people.get(key) or Kept(partition=place.partition)
+        after = taken(before, found, place, lambda: self.usual)
+        if after.approved > before.approved:
+            there = key_of(person, queue, slot(before))
+            self.chunks[there] = remembered(self.chunks.get(there), before, found.observation.item, place)
+        elsewhere = [
+            kept.watch.level for other, kept in self.people.items() if other != key and parts_of(other)[0] == person
+        ]
+        said = news(before, after, lambda: max(elsewhere, default=Level.NONE))
+        self.people[key] = after
+        if said is not None:
+            mine = {number: chunk for number in range(10) if (chunk := self.chunks.get(key_of(person, queue, number)))}
+            self.told.append((place, person, queue, said, newest(after, mine, said.again)))
+        return said
+
+    def each(self, found: Sequence[Observed]) -> list[News]:
+        """Take in several, all in partition 0, and return what was told."""
+        first = max((kept.offset for kept in self.people.values()), default=-1) + 1
+        said = [self.take(one, Place(0, first + n, one.decided_ms)) for n, one in enumerate(found)]
+        return [one for one in said if one is not None]
