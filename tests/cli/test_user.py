@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,20 @@ def signs_in(tmp_path: Path, name: str, password: str) -> bool:
         people: People = open_people(str(tmp_path / "state" / "people.db"))
         try:
             return await people.sign_in(name, password, 1) is not None
+        finally:
+            await people.close()
+
+    return within(work())
+
+
+def link_works(tmp_path: Path, secret: str) -> str | None:
+    """Return who a link's secret signs in."""
+
+    async def work() -> str | None:
+        people = open_people(str(tmp_path / "state" / "people.db"))
+        try:
+            signed = await people.sign_in_by_link(secret, time.time_ns() // 1_000_000)
+            return signed and signed.session.account.name
         finally:
             await people.close()
 
@@ -190,6 +205,27 @@ def test_a_token_of_another_account_is_not_ended(hitl: Hitl):
     assert (code, "ana has no token" in err) == (2, True)
 
 
+def test_a_link_signs_its_person_in_once(hitl: Hitl, tmp_path: Path):
+    hitl(*ANA)
+
+    code, out, err = hitl("user", "link", "ana", "--console-port", "8099")
+
+    address, _, secret = out.strip().partition("#")
+    assert (code, address) == (0, "http://localhost:8099/link")
+    assert "once, within ten minutes" in err
+    assert secret not in err
+    assert [link_works(tmp_path, secret), link_works(tmp_path, secret)] == ["ana", None]
+
+
+def test_a_link_as_json_says_until_when(hitl: Hitl):
+    hitl(*ANA)
+
+    found = answer(hitl, "user", "link", "ana")
+
+    assert found["link"].startswith("http://localhost:8080/link#")
+    assert found["until"].endswith("Z")
+
+
 def test_an_account_is_removed_for_ever(hitl: Hitl):
     hitl(*ANA)
 
@@ -232,6 +268,8 @@ def test_a_service_is_refused_what_only_people_may_with_the_reason(hitl: Hitl, a
         (("user", "token", "ana", "--scope", "actions:read", "--days", "401"), "a token lasts 1 to 400 days"),
         (("user", "token", "ana", "--scope", "actions:read", "--revoke", "t-1"), "give one of them"),
         (("user", "qualify", "ana", "bid.adjust", "--days", "0"), "--days"),
+        (("user", "link", "eva"), "there is no account eva"),
+        (("user", "link", "ben", "--console-port", "0"), "say which: --console-port PORT"),
     ],
 )
 def test_what_cannot_be_used_is_said_with_what_to_do(hitl: Hitl, arguments: tuple[str, ...], message: str):

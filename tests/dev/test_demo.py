@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -19,7 +20,9 @@ from support.kafka import running as running_broker
 
 RATE = 300
 GONE_SECONDS_MAX = 10.0
-START_SECONDS_MAX = 60.0
+START_SECONDS_MAX = 90.0
+ITEM_SECONDS_MAX = 120.0
+"""Something waits within seconds; each look at it starts a process of its own beside a demo."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +68,7 @@ def test_a_stranger_sees_every_answer_within_seconds_and_nothing_is_lost(tmp_pat
     assert report["recommended"]
     assert report["dead"]
     assert report["moved"]
+    assert re.search(r"console    http://localhost:\d+/link#[\w-]{43} \(once, within ten minutes\)", done.stderr)
     assert 0 < report["latency"]["p50_ms"] <= report["latency"]["p99_ms"]
     assert report["broker"] == "noida"
     assert 8 <= report["seconds"] < 12, "eight, and what a busy machine adds to the last batch"
@@ -104,12 +108,15 @@ def test_ctrl_c_ends_it_with_a_summary_and_nothing_left(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_second_terminal_finds_it_and_a_second_demo_is_refused(tmp_path: Path):
-    process = running(tmp_path)
+def test_a_second_terminal_finds_it_and_its_console_and_a_second_demo_is_refused(tmp_path: Path):
+    process = running(tmp_path, "--rate", "60")
     try:
         shown = json.loads(hitl(tmp_path, "config", "show", "--json").stdout)
         assert shown["kafka"]["source"] == f"demo {announced(tmp_path)}"
         second = hitl(tmp_path, "demo")
+        scopes = ("--scope", "queues:read", "--scope", "items:decide")
+        token = hitl(tmp_path, "user", "token", "you", *scopes).stdout.strip()
+        until(lambda: _given_an_item(tmp_path, token), ITEM_SECONDS_MAX)
         assert second.returncode == 2
         assert "a demo runs already" in second.stderr
     finally:
@@ -159,6 +166,19 @@ def test_without_a_broker_it_says_which_ones_there_could_be(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_without_the_consoles_extra_it_runs_all_the_same_and_says_how_to_get_it(tmp_path: Path):
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "sitecustomize.py").write_text("import sys\nsys.modules['fastapi'] = None\n")
+    hidden = {"PYTHONPATH": str(tmp_path / "hidden")}
+
+    done = hitl(tmp_path, "demo", "--seconds", "1", "--json", env=hidden)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["conservation"] == "ok"
+    assert "console    not here, fastapi is missing; run: pip install 'hitl-stream[console]'" in done.stderr
+
+
+@pytest.mark.slow
 def test_on_somebodys_cluster_it_takes_its_topics_away_again(tmp_path: Path):
     with running_broker("noida") as broker:
         done = hitl(tmp_path, "demo", "--seconds", "2", "--kafka", broker.bootstrap, "--json")
@@ -168,6 +188,13 @@ def test_on_somebodys_cluster_it_takes_its_topics_away_again(tmp_path: Path):
         left = json.loads(hitl(tmp_path, "topics", "plan", "--kafka", broker.bootstrap, "--json").stdout)["topics"]
         assert {row["state"] for row in left} == {"absent"}
         assert not within(all_topics(broker.bootstrap))
+
+
+def _given_an_item(state: Path, token: str) -> bool:
+    """Say whether `hitl review` in a second terminal is given something."""
+    found = hitl(state, "review", "next", "trading", "--json", env={"HITL_CONSOLE_TOKEN": token})
+    assert found.returncode in (0, 1), found.stderr
+    return found.returncode == 0
 
 
 async def all_topics(bootstrap: str) -> list[str]:

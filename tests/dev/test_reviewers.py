@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hitl_stream.core.batch import Stage
 from hitl_stream.core.review import State
 from hitl_stream.dev.reviewers import Robot, crew, judged
 from hitl_stream.wire.records import decode_approved, decode_held
@@ -72,6 +73,50 @@ def test_the_oldest_item_comes_first(work: Workplace):
     staff.read()
 
     assert [staff.reviewers.next_for(TRADER) for _ in range(4)] == [*items, None]
+
+
+def test_a_share_is_left_to_people_the_same_for_every_robot(work: Workplace):
+    items = work.opened(*map(bid, range(60)))
+    other = Robot("lazy-trader", "trader", "lazy")
+
+    taken = {robot: set(looked_at(work, robot, leaves=1 / 3)) for robot in (TRADER, other)}
+
+    assert taken[TRADER] == taken[other] < set(items)
+    assert 30 <= len(taken[TRADER]) <= 50, "about two thirds of sixty"
+
+
+def test_of_a_batch_everything_is_looked_at_and_of_the_releases_a_share_is_left(work: Workplace):
+    captions = [caption(number, index) for number in range(8) for index in range(20)]
+    work.opened(*captions)
+    editors = (Robot("eve", "editor", "lazy"), Robot("ed", "editor", "lazy"), Robot("carl", "client", "lazy"))
+
+    said = Staff(work, *editors, leaves=0.5).decide()
+
+    assert {kept.lot.state for kept in work.state.lots.values()} == {Stage.READY, Stage.RELEASED}
+    assert 1 <= said["release"] <= 7, said
+
+
+def caption(number: int, index: int) -> bytes:
+    """Return one of a batch of twenty; each fifth is flagged."""
+    text = "We don't stop." if index % 5 == 0 else f"Caption {index}: come and see."
+    return action_bytes(
+        action_id=f"cap-{number}-{index}", type="post.publish", agent={"id": "copy-1"}, changes=...,
+        entity={"account": f"acc-{number}"}, content={"text": text, "language": "en", "platform": "x"},
+        destination="x", batch={"id": f"lot-{number}", "size": 20, "index": index}, proposed_at=iso(NOW_MS - 100),
+    )  # fmt: skip
+
+
+def test_who_leaves_nothing_looks_at_everything(work: Workplace):
+    items = work.opened(*map(bid, range(20)))
+
+    assert looked_at(work, TRADER) == items
+
+
+def looked_at(work: Workplace, robot: Robot, **parts: Any) -> list[str]:
+    """Return what a robot takes, one after the other, until it finds nothing."""
+    staff = Staff(work, robot, **parts)
+    staff.read()
+    return [*iter(lambda: staff.reviewers.next_for(robot), None)]
 
 
 def test_what_has_ended_is_looked_at_no_more(work: Workplace):

@@ -10,6 +10,7 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
+from hitl_stream.dev.guest import Guest
 from hitl_stream.dev.people_tally import Pace
 from hitl_stream.dev.screen import Place, View, line, screen, summary
 from hitl_stream.dev.stops import Stop
@@ -68,6 +69,37 @@ def test_it_fits_with_people_too(width: int, height: int, people: int):
 
     assert len(lines) <= height
     assert max(map(len, lines)) <= width
+
+
+GUEST = Guest("http://localhost:65535/", f"http://localhost:65535/link#{'s' * 43}", OPENED_MS, "you", "p" * 16)
+
+
+def visited(now_ms: int = OPENED_MS - 1) -> View:
+    """Return a moment at which somebody may come to the console."""
+    return structs.replace(staffed(), place=structs.replace(PLACE, guest=GUEST, haste=4.0), now_ms=now_ms)
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 30), (80, 24), (120, 40), (80, 16)])
+def test_it_fits_with_the_link_to_the_console_whole(width: int, height: int):
+    lines = drawn(visited(), width, height)
+
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    assert [one.strip() for one in lines].count(GUEST.link) == 1
+    assert any(one.startswith(f"in a browser, as you with password {GUEST.password}") for one in lines)
+
+
+def test_a_link_that_is_over_is_shown_no_more():
+    lines = drawn(visited(OPENED_MS), 80, 24)
+
+    assert not any(GUEST.link in one for one in lines)
+    assert any(one.startswith(f"{GUEST.url}   a link: hitl user link you") for one in lines)
+
+
+def test_beside_robots_a_guest_is_named_among_those_who_decide():
+    assert any(one.startswith("people decide (you, and robots 4 times as fast)") for one in drawn(visited(), 100, 30))
+    alone = structs.replace(visited(), place=structs.replace(PLACE, guest=GUEST))
+    assert any(one.startswith("what waits for you") for one in drawn(alone, 100, 30))
 
 
 def test_a_small_terminal_shows_what_people_do_in_three_lines():

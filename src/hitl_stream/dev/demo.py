@@ -3,12 +3,13 @@
 In this order, and taken down in the reverse:
 1. a directory of its own for state, keys and logs, and a guard that removes it should this process be killed;
 2. a broker (or somebody's Kafka, under a prefix that goes afterwards), topics, keys, the first record of control;
-3. router, desk, executor and control, a child process each, so that one can be killed alone; `demo.json`, so that
-   `hitl` in a second terminal finds all this;
+3. router, desk, executor, control and, where its extra is installed, the console, a child process each, so that one can
+   be killed alone; an account at the console and a link to it; `demo.json`, so that `hitl` in a second terminal finds
+   all this;
 4. a reader of every topic, then robots for the people, and the agents, until their time is up or a signal comes;
 5. silence: the robots go home, every action has its answer and every verdict too, or `DRAIN_SECONDS_MAX` are over. What
    people have not decided stays open, and is said;
-6. desk, router, executor and control stop, and what the topics hold is verified.
+6. console, desk, router, executor and control stop, and what the topics hold is verified.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from msgspec import structs
 
 from hitl_stream.client import Publisher
 from hitl_stream.core.errors import BrokenError, UnreachableError, UsageError
@@ -40,6 +43,9 @@ from hitl_stream.core.ledger import Report as Ledger
 from hitl_stream.core.policy.compile import compile_policy
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.dev.broker import BrokerChoice, Kind, _start_guard, find, free_ports, ready
+from hitl_stream.dev.guest import INSTALL, Guest, console_port, invite
+from hitl_stream.dev.guest import missing as missing_for_console
+from hitl_stream.dev.pairs import publish_pairs
 from hitl_stream.dev.people_tally import WORDS
 from hitl_stream.dev.platform import Platform
 from hitl_stream.dev.reviewers import Reviewers, Temper, crew
@@ -65,6 +71,8 @@ TOPICS = tuple(dict.fromkeys((*ROUTER_TOPICS, *CONTROL_TOPICS, *EXECUTOR_TOPICS,
 PEOPLE_TOPICS = ("reviews", "verdicts", "decisions", "observations")
 COUNTED = (*(name for name in ROUTER_TOPICS if name != "facts"), "results", *PEOPLE_TOPICS)
 """The topics whose records are counted: actions in, answers out, what became of calls, and what people did."""
+LEFT = 0.5
+"""The share of the items and of the releases of batches that robots leave to whoever watches."""
 HASTE = 4.0
 """Robots work so many times as fast as people: somebody who watches has a minute."""
 METRICS_PORT = 9464
@@ -74,8 +82,8 @@ KINDS: tuple[Kind, ...] = ("noida", "jar")
 KAFKA_SECONDS_MAX = 10.0
 """A cluster that runs answers in one; ours are given longer, since they start."""
 LOOK_SECONDS = 0.1
-READY_SECONDS_MAX = 30.0
-"""Python starts, joins the group and opens its partitions in two, on two idle cores."""
+READY_SECONDS_MAX = 60.0
+"""Python starts, joins the group and opens its partitions in two, on two idle cores; some machines are busy."""
 DRAIN_SECONDS_MAX = 30.0
 HOME_SECONDS_MAX = 5.0
 """Robots that cannot say what they wanted to say are left behind."""
@@ -85,6 +93,7 @@ STOP_SECONDS_MAX = 30.0
 POLL_MS = 50
 LOG_LINES_SHOWN = 12
 CONSERVED = "ok"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 POLICY = resources.files("hitl_stream.dev") / "policies" / "demo.yaml"
 
 # aiokafka has no types; as Any its calls pass under strict.
@@ -199,7 +208,7 @@ async def _run(
     settings = await _settings(home, bootstrap, topics)
     policy = parse(POLICY.read_text("utf-8"), "demo.yaml")
     tally = Tally(policy.policy.classes)
-    metrics = f"http://127.0.0.1:{settings['metrics_port']}"
+    metrics = _metrics_of(settings)
     place = Place(
         kind,
         bootstrap,
@@ -213,18 +222,31 @@ async def _run(
     )
     client = {"bootstrap_servers": bootstrap}
     started = time.monotonic()
-    ports = [{"metrics_port": port} for port in free_ports(3)]
+    ports = [{"metrics_port": port} for port in free_ports(4)]
+    lacks = missing_for_console()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         ads = await enter(Platform(adopt=True))
         router = await enter(_child("router", settings, home))
         control = await enter(_child("control", settings | ports[0], home))
-        executor = await enter(_child("executor", settings | ports[1] | ADAPTER, home, base_url=ads.url))
+        options = {"HITL_ADAPTER_OPTIONS": orjson.dumps({"base_url": ads.url}).decode()}
+        executor = await enter(_child("executor", settings | ports[1] | ADAPTER, home, options))
         desk = await enter(_child("desk", settings | ports[2], home))
-        children = (desk, router, executor, control)
-        await _ready(children, {router: metrics, desk: f"http://127.0.0.1:{ports[2]['metrics_port']}"})
+        children = [desk, router, executor, control]
+        asked = {router: metrics, desk: _metrics_of(ports[2])}
+        if not lacks:
+            urls = [metrics, *map(_metrics_of, ports[:3])]
+            scrape = {"HITL_CONSOLE_SCRAPE": ",".join(f"{url}/metrics" for url in urls)}
+            children.insert(0, console := await enter(_child("console", settings | ports[3], home, scrape)))
+            asked[console] = _metrics_of(ports[3])
+        guest = None if lacks else await _guest(settings, policy.policy)  # while they start
+        await publish_pairs(client, topics, plan.seed)
+        await _ready(children, asked)
         watcher.said(f"roles      ready after {time.monotonic() - started:.1f} s, {place.metrics}")
         announce.write(settings)
+        place = structs.replace(place, guest=guest)
+        for text in _invitation(guest, lacks):
+            watcher.said(text)
         stops = await enter(following(client, topics, settings["trust"]))
         reviewers = await _reviewers(plan, client, topics, Path(settings["keys_dir"]), policy.policy)
         with _stopping() as stop:
@@ -274,7 +296,26 @@ async def _reviewers(
     if not plan.reviewers:
         return None
     key, audience = read_signing_keys(keys)[CONSOLE_KEY], await admin.cluster_id(client)
-    return Reviewers(client, topics, key, audience, policy, crew(policy, plan.reviewers), plan.seed, HASTE)
+    robots = crew(policy, plan.reviewers)
+    return Reviewers(client, topics, key, audience, policy, robots, plan.seed, HASTE, leaves=LEFT)
+
+
+def _metrics_of(settings: Mapping[str, Any]) -> str:
+    return f"http://127.0.0.1:{settings['metrics_port']}"
+
+
+async def _guest(settings: Mapping[str, Any], policy: Policy) -> Guest:
+    return await invite(settings["people"], policy, settings["console_port"], time.time_ns() // 1_000_000)
+
+
+def _invitation(guest: Guest | None, lacks: str) -> list[str]:
+    """Say how whoever watches gets to the console."""
+    if guest is None:
+        return [f"console    not here, {lacks} is missing; run: {INSTALL}"]
+    return [
+        f"console    {guest.link} (once, within ten minutes)",
+        f"           later: {guest.url}, {guest.name}, password {guest.password}; or: hitl user link {guest.name}",
+    ]
 
 
 async def _watch(
@@ -480,6 +521,7 @@ async def _settings(home: Path, bootstrap: str, topics: TopicSet) -> dict[str, A
     seal.create_key(keys, "seal-executor", "e1")
     seal.create_key(keys, "seal-control", "c1")
     seal.create_key(keys, "seal-desk", "d1")
+    seal.create_key(keys, "seal-console", "w1")
     seal.create_key(keys, "sample", "s1")
     copy = home / "demo.yaml"
     copy.write_text(POLICY.read_text("utf-8"), "utf-8")
@@ -491,7 +533,9 @@ async def _settings(home: Path, bootstrap: str, topics: TopicSet) -> dict[str, A
         "state_dir": str(home / "state"),
         "keys_dir": str(keys),
         "trust": await _trust(bootstrap, topics, keys),
+        "people": str(home / "state" / "people.db"),
         "metrics_port": _free(METRICS_PORT),
+        "console_port": console_port(),
     }
 
 
@@ -530,12 +574,14 @@ class _Child:
 
 
 @asynccontextmanager
-async def _child(role: str, settings: dict[str, Any], home: Path, **adapter: str) -> AsyncIterator[_Child]:
+async def _child(
+    role: str, settings: dict[str, Any], home: Path, more: Mapping[str, str] = NOTHING
+) -> AsyncIterator[_Child]:
+    """Run a role; `more` are settings that have no flag, as variables of its environment."""
     flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     # Nothing else may speak to it: neither HITL_ variables nor a hitl.toml where the demo was called.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HITL_")}
-    if adapter:
-        environ["HITL_ADAPTER_OPTIONS"] = orjson.dumps(adapter).decode()
+    environ |= more
     path = home / f"{role}.log"
     with path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(

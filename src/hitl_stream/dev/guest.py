@@ -5,6 +5,7 @@ They may do everything but release what was stopped: that takes keys of people's
 
 from __future__ import annotations
 
+import errno
 import secrets
 import socket
 from importlib.util import find_spec
@@ -83,6 +84,6 @@ def _is_free(family: socket.AddressFamily, host: str) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, PORT))
-        except OSError:
-            return family is socket.AF_INET6 and not socket.has_dualstack_ipv6() if False else False
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
         return True

@@ -1,4 +1,4 @@
-"""Outputs to compare, for demos: one prompt, two captions that a model might have written, and which is better is asked.
+"""Outputs to compare, for demos: a prompt, two captions that a model might have written; which is better is asked.
 
 With a seed they are the same ones each time.
 """
@@ -20,21 +20,26 @@ PAIRS: Final = 24
 """Somebody compares one in some seconds; a demo is over before they are."""
 TENANT = "acme"
 ACCOUNT = "acc-17"
-PROMPTS: Final = tuple(
-    f"Write a caption for {platform}: {what}."
-    for platform, what in product(
-        ("LinkedIn", "X", "Instagram"),
-        ("the spring sale ends on Sunday", "our new office opens in Leipzig", "a customer saved six hours a week"),
-    )
-)
-OPENINGS: Final = ("Good news:", "Did you know?", "Worth a look:", "Big, bigger, ours:", "In short:")
-MIDDLES: Final = (
-    "six hours saved each week, and nobody stayed late.",
-    "the doors open on Monday, with coffee.",
-    "until Sunday everything costs a fifth less.",
-    "you will not believe what happened next!",
-    "it is simply the best there is.",
-)
+PLATFORMS: Final = ("LinkedIn", "X", "Instagram")
+SAID: Final[Mapping[str, tuple[str, ...]]] = {
+    "the spring sale ends on Sunday": (
+        "Until Sunday everything costs a fifth less.",
+        "You will not believe these prices!",
+        "The spring sale ends on Sunday at midnight, in every shop.",
+    ),
+    "our new office opens in Leipzig": (
+        "The doors in Leipzig open on Monday, with coffee.",
+        "Simply the best office there is, now in Leipzig.",
+        "From Monday on, you find us in Leipzig, too.",
+    ),
+    "a customer saved six hours a week": (
+        "Six hours saved each week, and nobody stayed late.",
+        "This one trick saves everybody six hours!",
+        "A customer tells how a week became six hours shorter.",
+    ),
+}
+"""What there is to say, and ways of saying it."""
+OPENINGS: Final = ("Good news:", "Worth a look:", "In short:", "")
 ENDINGS: Final = ("Come and see.", "Tell us what you think.", "Act now!!!", "")
 
 # aiokafka has no types; as Any its calls pass under strict.
@@ -57,12 +62,7 @@ def pairs(seed: int, count: int = PAIRS) -> Iterator[Pair]:
     """Return so many pairs, each of two captions that differ."""
     rng = random.Random(f"pairs {seed}")
     for number in range(count):
-        a, b = rng.sample([*product(OPENINGS, MIDDLES, ENDINGS)], 2)
-        yield Pair(
-            pair=f"pair-{seed}-{number + 1}",
-            tenant=TENANT,
-            account=ACCOUNT,
-            prompt=rng.choice(PROMPTS),
-            a=" ".join(a).strip(),
-            b=" ".join(b).strip(),
-        )
+        what = rng.choice([*SAID])
+        a, b = (" ".join(parts).strip() for parts in rng.sample([*product(OPENINGS, SAID[what], ENDINGS)], 2))
+        prompt = f"Write a caption for {rng.choice(PLATFORMS)}: {what}."
+        yield Pair(pair=f"pair-{seed}-{number + 1}", tenant=TENANT, account=ACCOUNT, prompt=prompt, a=a, b=b)

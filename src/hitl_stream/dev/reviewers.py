@@ -8,6 +8,8 @@
 What they look at one by one is what a queue hands out: open items, each with one of them at a time, the oldest first. A
 batch whose sample is judged and within plan, one of them releases.
 
+Beside a person they leave a share: so many of the items that stand alone, and of the releases of batches.
+
 They speak by the console's key, each as a person in one role. `haste` divides every time: a demo has a minute. With a
 seed they are the same people each time; what is open when they look is not.
 """
@@ -22,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
+from zlib import crc32
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -56,6 +59,8 @@ ESCALATES = 0.02
 LAZY_S = (0.6, 1.8)
 CAREFUL_FACTOR = (2.0, 5.0)
 """A careful robot takes so many times as long as reading takes at least."""
+SHARES = 1_000
+"""Of so many items, by the sum of their names, some are left."""
 POLL_MS = 100
 OPEN_MAX = 100_000
 """Items remembered; more are left for later, as the oldest are looked at first."""
@@ -120,8 +125,8 @@ class Said:
 class Reviewers:
     """Robots at work. `audience` is the cluster's id, `haste` how many times as fast as people they are.
 
-    `repeats` and `conflicts` are shares: the same verdict once more, another person's a moment later. `clock` tells the
-    seconds since 1970, `counts` what was said.
+    `repeats` and `conflicts` are shares: the same verdict once more, another person's a moment later. `leaves` is the
+    share that they leave to people. `clock` tells the seconds since 1970, `counts` what was said.
     """
 
     client: Mapping[str, Any]
@@ -134,6 +139,7 @@ class Reviewers:
     haste: float = 1.0
     repeats: float = 0.0
     conflicts: float = 0.0
+    leaves: float = 0.0
     clock: Callable[[], float] = time.time
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -189,16 +195,22 @@ class Reviewers:
         name = key.decode()
         if is_lot(key):
             self._ready.pop(name, None)
-            if value is not None and (lot := decode_lot(value)).state == Stage.READY:
+            if value is not None and (lot := decode_lot(value)).state == Stage.READY and not self._leaves(name):
                 self._ready[name] = Ready(partition, lot)
             return
         if value is None or (state := decode_review(value)).state != State.OPEN:
             self._forget(name)
         elif name in self._open or len(self._open) < OPEN_MAX:
+            if self._leaves(name) and Card.read(value).action.batch is None:
+                return  # of a batch they judge everything that must be: else hardly one would be ready
             review = review_of(state)
             self._open[name] = Open(partition, value, review)
             for role in self._roles(review):
                 self._for[role][name] = None
+
+    def _leaves(self, name: str) -> bool:
+        """Say whether this is for a person: by its name, so that it is for good, and for every robot."""
+        return crc32(name.encode()) % SHARES < self.leaves * SHARES
 
     def _roles(self, review: Review) -> set[str]:
         queues = (self.policy.queues.get(need.queue) for need in review.needs)

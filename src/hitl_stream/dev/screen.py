@@ -13,10 +13,12 @@ from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.rule import Rule
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from hitl_stream.core.escape import escaped
+from hitl_stream.dev.guest import Guest
 from hitl_stream.dev.people_tally import WORDS, Pace, People
 from hitl_stream.dev.stops import Stop
 from hitl_stream.dev.tally import DEAD, NOTICES_MAX, OUTCOMES, RECOMMEND, Numbers, Tally
@@ -30,6 +32,7 @@ WIDTH_MAX = 110
 """Wider lines are harder to read."""
 HEIGHT_FIXED = 9
 """Lines beside classes, people and notices: title, switches, three rules, the table's head and total, two commands."""
+HEIGHT_OF_GUEST = 2
 NOTICES_MIN = 3
 HEIGHT_WITH_PEOPLE = 20
 """A lower screen has no room for people."""
@@ -73,6 +76,8 @@ class Place(Struct, frozen=True):
     seconds: float
     haste: float = 0.0
     """How many times as fast as people the robots are who stand for them; 0: there are none."""
+    guest: Guest | None = None
+    """How whoever watches gets to the console; None: there is none."""
 
 
 class View(Struct, frozen=True):
@@ -180,7 +185,8 @@ def screen(view: View, width: int, height: int) -> RenderableType:
     narrow = width < NARROW
     classes = len(view.tally.of_class())
     people = PEOPLE_LINES if height >= HEIGHT_WITH_PEOPLE else 0
-    left = height - HEIGHT_FIXED - people - bool(people)
+    guest = view.place.guest
+    left = height - HEIGHT_FIXED - people - bool(people) - (HEIGHT_OF_GUEST if guest else 0)
     rows_max = max(3, left - NOTICES_MIN)
     left -= min(classes, rows_max)
     notices = max(0, min(NOTICES_MAX, left))
@@ -197,6 +203,8 @@ def screen(view: View, width: int, height: int) -> RenderableType:
         parts += [_rule(_who(view.place)), _people(view, people)]
     if notices:
         parts += [_rule("some that did not simply run, newest first"), _notices(view.tally, notices)]
+    if guest:
+        parts += [_rule(f"in a browser, as {guest.name} with password {guest.password}"), _way(guest, view.now_ms)]
     parts += [_rule("in a second terminal"), _commands(view, narrow)]
     frame = Table.grid(expand=False, padding=(0, 0))
     frame.add_column(width=width)
@@ -297,8 +305,9 @@ def _figures(view: View, most: int, narrow: bool) -> Table:
 
 def _who(place: Place) -> str:
     if not place.haste:
-        return "what waits for people; nobody is here to decide"
-    return f"people decide (robots here, {place.haste:g} times as fast)"
+        return "what waits for you" if place.guest else "what waits for people; nobody is here to decide"
+    who = "you, and robots" if place.guest else "robots here,"
+    return f"people decide ({who} {place.haste:g} times as fast)"
 
 
 def _people(view: View, lines: int) -> RenderableType:
@@ -368,6 +377,14 @@ def _notices(tally: Tally, most: int) -> Table:
     for _ in range(most - len(notices)):
         table.add_row("", "", "", "")
     return table
+
+
+def _way(guest: Guest, now_ms: int) -> Text:
+    """Say how they get in: by the link, as long as it works; afterwards by name and password."""
+    if now_ms < guest.until_ms:
+        return Text(guest.link, style=Style(bold=True, link=guest.link), no_wrap=True)
+    again = f"   a link: hitl user link {guest.name}"
+    return Text.assemble((guest.url, Style(bold=True, link=guest.url)), (again, "dim"), no_wrap=True)
 
 
 def _commands(view: View, narrow: bool) -> RenderableType:

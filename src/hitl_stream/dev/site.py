@@ -1,7 +1,7 @@
 """The trust of an installation that lives for an hour: a demo's, a test's, a benchmark's.
 
-Two people, `ana` and `ben`, and the services `control`, `host` and `console`, all of whose keys lie in one directory,
-which is what nobody does whose switches matter: `hitl keys init`.
+Two people, `ana` and `ben`, and the services `control`, `host`, `console` and `monitor`, all of whose keys lie in one
+directory, which is what nobody does whose switches matter: `hitl keys init`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ HOLDERS: Mapping[str, tuple[Kind, tuple[str, ...]]] = {
     "control": ("service", ("heartbeat", "engage", "release_request")),
     "host": ("service", ("engage",)),
     "console": ("service", (*VERDICT_TYPES, "engage")),
+    "monitor": ("service", ("engage", "gate", "level", "reviewer")),
 }
 """Holder → kind, and what their key signs."""
 EARLIER = timedelta(minutes=5)
