@@ -285,6 +285,9 @@ def test_a_demo_is_looked_for_in_the_state_directory_that_was_given(home: Path, 
         ({"policy": "~nobody-here/x"}, "the home directory that '~nobody-here/x' begins with is not known"),
         ({"people": "~nobody-here/x"}, "the home directory that '~nobody-here/x' begins with is not known"),
         ({"store": ""}, "flag --store: store: cannot be empty; write the path"),
+        ({"console_scrape": ["router-1:9464"]}, "is no URL of metrics; write http://HOST:9464/metrics"),
+        ({"console_scrape": ["http://me:pass@h:1/metrics"]}, "http://h is no URL of metrics"),
+        ({"console_scrape": ["http://h:1/metrics"] * 51}, "at most 50 items"),
         (
             {"kafka_security": {"security_protocol": "SASL_SSL"}},
             "also needs sasl_mechanism, sasl_plain_password, sasl_",
@@ -302,6 +305,17 @@ def test_a_demo_is_looked_for_in_the_state_directory_that_was_given(home: Path, 
 )
 def test_a_wrong_value_names_its_source_its_key_and_what_to_do(flags: dict[str, Any], message: str):
     assert message in refused(**flags)
+
+
+@pytest.mark.parametrize(
+    "text", ["http://a:1/metrics, http://b:2/metrics", '["http://a:1/metrics", "http://b:2/metrics"]']
+)
+def test_several_of_something_are_named_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.setenv("HITL_CONSOLE_SCRAPE", text)
+    monkeypatch.setenv("HITL_CONSOLE_HOSTS", "desk.example")
+
+    assert load().console_scrape == ("http://a:1/metrics", "http://b:2/metrics")
+    assert load().console_hosts == ("desk.example",)
 
 
 def test_every_wrong_value_is_named_at_once(home: Path, monkeypatch: pytest.MonkeyPatch):

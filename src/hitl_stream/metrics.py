@@ -405,6 +405,11 @@ class DeskMetrics(LaneMetrics):
             "hitl_reviews_timed", "What time or a newer action made of items; OPEN: escalated.", ("queue", "state"),
             registry=registry,
         )  # fmt: skip
+        self._lapsed = Counter(
+            "hitl_reviews_lapsed",
+            "Items past half of their time in a queue that they go nowhere from: its owner is to be told.",
+            ("queue", "owner"), registry=registry,
+        )  # fmt: skip
         self._executed = Counter("hitl_reviews_executed", "Actions that people let run.", registry=registry)
         self._parked = Counter("hitl_reviews_parked", "Approvals that a kill switch holds.", registry=registry)
         self._proposed = Counter("hitl_reviews_proposed", "Actions that people wrote.", registry=registry)
@@ -433,6 +438,9 @@ class DeskMetrics(LaneMetrics):
             self._verdicts.labels(self._queue(queue), verdict, effect).inc(n)
         for (queue, state), n in tally.timed.items():
             self._timed.labels(self._queue(queue), state).inc(n)
+        for (queue, owner), n in tally.lapsed.items():
+            label = self._queue(queue)
+            self._lapsed.labels(label, owner if label == queue else OTHER).inc(n)
         for why, n in tally.refused.items():
             self._refused[why].inc(n)
         for reason, n in tally.rejected.items():
@@ -447,6 +455,69 @@ class DeskMetrics(LaneMetrics):
 
     def _queue(self, queue: str) -> str:
         """Return a label: queues are the policy's, and over all policies of a process they stay few."""
+        if queue not in self._queues and len(self._queues) >= QUEUES_MAX:
+            return OTHER
+        self._queues.add(queue)
+        return queue
+
+
+class MonitorMetrics:
+    """A `roles.monitor.MonitorObserver` that counts for Prometheus. No series names a person."""
+
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        self.metrics = m = metrics or Metrics()
+        registry, queue = m.registry, ("queue",)
+        self._age, self._records = m.age.child("monitor"), m.records.labels("monitor")
+        self._observed = Counter("hitl_observations", "Judgements of people that were looked at.", queue,
+                                 registry=registry)  # fmt: skip
+        self._repeated = Counter("hitl_observations_repeated", "Judgements read once more, and left.",
+                                 registry=registry)  # fmt: skip
+        self._unread = _Closed(m.dead, "monitor", ErrorClass)
+        self._alerts = Counter(
+            "hitl_alerts", "Alerts about reviewers, by the row that raised them and the level since.",
+            ("queue", "row", "level"), registry=registry,
+        )  # fmt: skip
+        self._figures = {
+            "level": Gauge("hitl_queue_vigilance_level", "How closely a queue's reviewers are watched: 0 to 3.", queue,
+                           registry=registry),
+            "reviewers": Gauge("hitl_queue_reviewers", "People who judged in a queue today or yesterday.", queue,
+                               registry=registry),
+            "hit_rate": Gauge("hitl_queue_canary_hit_ratio", "Of planted wrong items so many were caught.", queue,
+                              registry=registry),
+            "hurried": Gauge("hitl_queue_hurried_ratio", "Of approvals so many came too fast to have read.", queue,
+                             registry=registry),
+            "approved": Gauge("hitl_queue_approval_ratio", "Of judgements so many are approvals; alone it says "
+                              "nothing.", queue, registry=registry),
+        }  # fmt: skip
+        self._queues: set[str] = set()
+
+    def observed(self, queue: str, age_s: float) -> None:
+        """Count a judgement."""
+        self._observed.labels(self._queue(queue)).inc()
+        self._records.inc()
+        self._age.observe(age_s * 1000)
+
+    def repeated(self) -> None:
+        """Count a judgement that was read once more."""
+        self._repeated.inc()
+
+    def unread(self, error: str) -> None:
+        """Count a record that cannot be read."""
+        self._unread[error].inc()
+
+    def alerted(self, queue: str, row: int, level: int) -> None:
+        """Count an alert."""
+        self._alerts.labels(self._queue(queue), str(row), str(level)).inc()
+
+    def queues(self, now: Mapping[str, Any]) -> None:
+        """Show what each queue is like: a `roles.monitor_state.Figures` each. What is not known is not shown."""
+        for queue, figures in now.items():
+            for name, gauge in self._figures.items():
+                value = getattr(figures, name)
+                if value is not None:
+                    gauge.labels(self._queue(queue)).set(float(value))
+
+    def _queue(self, queue: str) -> str:
         if queue not in self._queues and len(self._queues) >= QUEUES_MAX:
             return OTHER
         self._queues.add(queue)

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -106,6 +107,26 @@ def _tenant(text: str) -> str:
     return text
 
 
+def _listed(value: object) -> object:
+    """Return what an environment variable says as a list: several with commas, or JSON; a file has lists already."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        with suppress(json.JSONDecodeError):
+            return json.loads(value)
+    return [one.strip() for one in value.split(",") if one.strip()]
+
+
+def _metrics_url(text: str) -> str:
+    found = urlsplit(text)
+    if found.scheme not in ("http", "https") or not found.hostname or "@" in found.netloc:
+        raise ValueError(
+            f"{found.scheme or 'it'}://{found.hostname or '…'} is no URL of metrics; write http://HOST:9464/metrics, "
+            "without a name or a password"
+        )
+    return text
+
+
 def _path(value: object) -> object:
     if value == "":
         raise ValueError("cannot be empty; write a path, or leave the setting out")
@@ -136,6 +157,7 @@ def _option(value: object) -> str | bool | int | float:
 Filepath = Annotated[Path, BeforeValidator(_path)]
 Place = Annotated[str, BeforeValidator(_place)]
 """A path of an SQLite file, or a Postgres DSN."""
+MetricsUrl = Annotated[str, AfterValidator(_metrics_url)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 TopicName = Annotated[str, AfterValidator(_topic)]
 Option = Annotated[str | bool | int | float, PlainValidator(_option)]
@@ -264,8 +286,10 @@ class Settings(BaseSettings):
     """Port of /metrics, /livez, /readyz and /version; 0: any free one, which the log names."""
     console_port: Port = 8080
     """Port of the console; 0: any free one."""
-    console_hosts: tuple[str, ...] = ()
+    console_hosts: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """Names under which the console is reached, besides localhost and `bind`."""
+    console_scrape: Annotated[tuple[MetricsUrl, ...], Field(max_length=50), BeforeValidator(_listed)] = ()
+    """URLs of the /metrics that the console's live page is drawn from."""
     store: Place = Field(default_factory=_under_state("view.db"), repr=False)
     """The console's view: path of an SQLite file, or a Postgres DSN."""
     people: Place = Field(default_factory=_under_state("people.db"), repr=False)

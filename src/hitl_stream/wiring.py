@@ -33,7 +33,7 @@ from hitl_stream.lane.instances import seals_at
 from hitl_stream.lane.lane import Lane, LaneSpec
 from hitl_stream.lane.restore import Changelog, Restore, WindowReplay
 from hitl_stream.lane.slot import Slot, take_slot
-from hitl_stream.metrics import ControlMetrics, DeskMetrics, ExecutorMetrics, LaneMetrics, Metrics
+from hitl_stream.metrics import ControlMetrics, DeskMetrics, ExecutorMetrics, LaneMetrics, Metrics, MonitorMetrics
 from hitl_stream.roles.approvals import HumanApprovals
 from hitl_stream.roles.control import ControlRole, ControlSpec
 from hitl_stream.roles.desk import Desk, DeskSettings
@@ -52,6 +52,7 @@ from hitl_stream.wire.policy_file import LoadedPolicy, lint_file, parse
 from hitl_stream.wire.seal import SealKey
 from hitl_stream.wire.signing import read_signing_keys
 from hitl_stream.wire.topics import DESK_TOPICS, EXECUTOR_TOPICS, ROUTER_TOPICS, TABLE, TopicSet
+from hitl_stream.wire.watched import PSEUDONYM
 
 APP = "hitl"
 ROUTER = "router"
@@ -61,6 +62,7 @@ CONTROL_READS = ("actions", *ANSWERS)
 EXECUTOR = "executor"
 DESK = "desk"
 CONSOLE = "console"
+MONITOR = "monitor"
 ROUTER_KEYS: Mapping[str, str] = {
     "seal-router": "r1",
     "seal-executor": "e1",
@@ -71,6 +73,8 @@ ROUTER_KEYS: Mapping[str, str] = {
 }
 """The key files that a router needs, and the id of the first one of each. It reads what executors and desks park, what
 desks and consoles propose, and drills."""
+MONITOR_KEYS: Mapping[str, str] = {"seal-monitor": "m1", "pseudonym": "p1"}
+"""The key files that a monitor needs besides the desk's, and the id of the first one of each."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,19 @@ def read_router_keys(settings: Settings) -> Keys:
 
 def make_router_keys(settings: Settings) -> Keys:
     """Make each of the router's keys of which there is none yet, under any id."""
-    for name, key_id in ROUTER_KEYS.items():
+    _make_keys(settings, ROUTER_KEYS)
+    return read_router_keys(settings)
+
+
+def make_monitor_keys(settings: Settings) -> None:
+    """Make each of the monitor's keys of which there is none yet, under any id."""
+    _make_keys(settings, MONITOR_KEYS)
+
+
+def _make_keys(settings: Settings, names: Mapping[str, str]) -> None:
+    for name, key_id in names.items():
         if not any(settings.keys_dir.glob(f"{name}-*")):
             seal.create_key(settings.keys_dir, name, key_id)
-    return read_router_keys(settings)
 
 
 def new_metrics(settings: Settings) -> Metrics:
@@ -369,11 +382,36 @@ def console_services(settings: Settings, judge: Judge = no_plugins, metrics: Met
         kafka_client(settings), topic_set(settings), trust, loaded, key, view, people,
         seals_at(settings.keys_dir, SEALERS), slot.instance,
         bind=settings.bind, port=settings.console_port, hosts=settings.console_hosts, tenant=settings.tenant,
-        clock_ms=_wall_ms,
+        clock_ms=_wall_ms, scrape=settings.console_scrape,
     )  # fmt: skip
     version = {"version": __version__, "policy": loaded.digest, "instance": slot.instance, "role": CONSOLE}
     health = Health(metrics, parts.checks, version, host=settings.bind, port=settings.metrics_port)
     return [health, *parts.services]
+
+
+def monitor_services(settings: Settings, judge: Judge = no_plugins, metrics: Metrics | None = None) -> list[ServiceT]:
+    """Build the monitor's services: its Faust app, and the port that shows how it is. Of plugins it has none."""
+    from hitl_stream.roles.monitor import Monitor, MonitorSpec, monitor_key  # here: a router needs no Faust
+
+    trust, metrics = trust_of(settings), metrics or new_metrics(settings)
+    keys_dir = settings.keys_dir
+    slot = take_slot(settings.state_dir / "slots", socket.gethostname(), MONITOR, settings.slot)
+    spec = MonitorSpec(
+        client=kafka_client(settings),
+        topics=topic_set(settings),
+        trust=trust,
+        group=group_of(settings, MONITOR),
+        member=slot.member,
+        directory=settings.state_dir / MONITOR / str(slot.number),
+        desk_keys=seal.read_keys(keys_dir, "seal-desk"),
+        seal_key=list(seal.read_keys(keys_dir, "seal-monitor").values())[-1],
+        signing=monitor_key(read_signing_keys(keys_dir), str(keys_dir)),
+        names=list(seal.read_keys(keys_dir, PSEUDONYM).values())[-1],
+    )
+    monitor = Monitor(spec, MonitorMetrics(metrics))
+    version = {"version": __version__, "instance": slot.instance, "role": MONITOR}
+    health = Health(metrics, {MONITOR: monitor.missing}, version, host=settings.bind, port=settings.metrics_port)
+    return [health, monitor]
 
 
 SEALERS = ("router", "desk", "executor", "console")

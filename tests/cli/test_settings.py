@@ -146,10 +146,11 @@ def test_keys_are_made_once_for_their_owner_alone(answer, tmp_path: Path):
     assert code == 0
     made_now = sorted(Path(path).name for path in before)
     assert made_now == [
-        "sample-s1", "seal-console-w1", "seal-control-c1", "seal-desk-d1", "seal-executor-e1", "seal-router-r1",
+        "pseudonym-p1", "sample-s1", "seal-console-w1", "seal-control-c1", "seal-desk-d1", "seal-executor-e1",
+        "seal-monitor-m1", "seal-router-r1",
     ]  # fmt: skip
-    assert [row["mode"] for row in made["keys"]] == ["0600"] * 6
-    assert ([row["made"] for row in made["keys"]], [row["made"] for row in kept["keys"]]) == ([True] * 6, [False] * 6)
+    assert [row["mode"] for row in made["keys"]] == ["0600"] * 8
+    assert ([row["made"] for row in made["keys"]], [row["made"] for row in kept["keys"]]) == ([True] * 8, [False] * 8)
     assert {path: Path(path).read_bytes() for path in before} == before
     assert stat.S_IMODE((tmp_path / "state" / "keys").stat().st_mode) == 0o700
 
@@ -164,7 +165,8 @@ def test_a_key_under_another_id_is_enough(answer, tmp_path: Path):
 
     names = [Path(row["path"]).name for row in kept["keys"]]
     assert sorted(names) == [
-        "sample-s1", "seal-console-w1", "seal-control-c1", "seal-desk-d1", "seal-executor-e1", "seal-router-r2",
+        "pseudonym-p1", "sample-s1", "seal-console-w1", "seal-control-c1", "seal-desk-d1", "seal-executor-e1",
+        "seal-monitor-m1", "seal-router-r2",
     ]  # fmt: skip
 
 

@@ -22,7 +22,8 @@ def test_every_topic_of_the_architecture_is_there() -> None:
     assert set(TABLE) == {
         "actions", "execute", "review", "escalation", "review.seeded", "recommendations", "held", "verdicts", "reviews",
         "decisions", "closed", "results", "executor.state", "facts", "control", "control.heartbeat", "control.acks",
-        "observations", "evidence", "opinions", "pairs", "feedback", "preferences", "audit", "alerts", "dlq",
+        "observations", "evidence", "opinions", "pairs", "feedback", "preferences", "audit", "alerts", "monitor.people",
+        "dlq",
     }  # fmt: skip
     assert set(ROUTER_TOPICS) <= set(TABLE)
     assert set(DESK_TOPICS) <= set(TABLE)

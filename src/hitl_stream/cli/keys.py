@@ -94,13 +94,14 @@ def seal(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
     json
         One object on stdout: {keys_dir, keys: [{path, mode, made}]}.
     """
-    from hitl_stream.wiring import make_router_keys  # here: no other verb of these needs the roles
+    from hitl_stream.wiring import make_monitor_keys, make_router_keys  # here: no other verb of these needs the roles
 
     settings = flags.load()
     directory = settings.keys_dir
     before = _key_files(directory)
     try:
         make_router_keys(settings)
+        make_monitor_keys(settings)
     except OSError as error:
         raise SettingsError(
             f"keys_dir: cannot write keys to {directory} ({error.strerror}); give this user a directory of its own"
@@ -116,17 +117,17 @@ def seal(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
         out.print(f"{'made' if row['made'] else 'kept'}  {row['path']}  {row['mode']}", markup=False, soft_wrap=True)
     if any(row["made"] for row in rows):
         out.print(
-            "Copy these files to every host that runs a router, an executor, a desk or the console; nobody else may "
-            "read them.",
+            "Copy these files to every host that runs a router, an executor, a desk, the console or the monitor; "
+            "nobody else may read them.",
             soft_wrap=True,
         )
     return 0
 
 
 def _key_files(directory: Path) -> list[Path]:
-    from hitl_stream.wiring import ROUTER_KEYS
+    from hitl_stream.wiring import MONITOR_KEYS, ROUTER_KEYS
 
-    return sorted(path for name in ROUTER_KEYS for path in directory.glob(f"{name}-*"))
+    return sorted(path for name in (*ROUTER_KEYS, *MONITOR_KEYS) for path in directory.glob(f"{name}-*"))
 
 
 # --- init -------------------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from hitl_stream.wire.topics import (
     CONTROL_TOPICS,
     DESK_TOPICS,
     EXECUTOR_TOPICS,
+    MONITOR_TOPICS,
     ROUTER_TOPICS,
     TopicSet,
 )
@@ -45,12 +46,14 @@ from hitl_stream.wiring import (
     CONTROL_READS,
     DESK,
     EXECUTOR,
+    MONITOR,
     ROUTER,
     console_services,
     control_services,
     desk_services,
     executor_services,
     kafka_client,
+    monitor_services,
     new_metrics,
     router_services,
     together,
@@ -71,6 +74,7 @@ ROLES: Mapping[str, Callable[[Settings, Judge, Metrics], list[ServiceT]]] = {
     EXECUTOR: executor_services,
     CONTROL: control_services,
     CONSOLE: console_services,
+    MONITOR: monitor_services,
 }
 TOPICS: Mapping[str, tuple[str, ...]] = {
     ROUTER: (*ROUTER_TOPICS, *CONTROL_TOPICS),
@@ -78,6 +82,7 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
     EXECUTOR: (*EXECUTOR_TOPICS, *CONTROL_TOPICS),
     CONTROL: (*CONTROL_TOPICS, *CONTROL_READS),
     CONSOLE: (*CONSOLE_TOPICS, *CONTROL_TOPICS),
+    MONITOR: (*MONITOR_TOPICS, *CONTROL_TOPICS),
 }
 
 
@@ -94,7 +99,7 @@ def run(*roles: Annotated[str, Parameter(name="ROLE")], flags: SettingsFlags = N
     Parameters
     ----------
     roles
-        Which: router, desk, executor, console, control.
+        Which: router, desk, executor, console, control, monitor.
     """
     _known(roles)
     settings = flags.load()

@@ -274,8 +274,8 @@ class DeskTally:
     """
 
     __slots__ = (
-        "closed", "dead", "executed", "labelled", "opened", "opinions", "parked", "proposed", "refused", "rejected",
-        "repeated", "skipped", "timed", "unjoined", "verdicts", "wait_s",
+        "closed", "dead", "executed", "labelled", "lapsed", "opened", "opinions", "parked", "proposed", "refused",
+        "rejected", "repeated", "skipped", "timed", "unjoined", "verdicts", "wait_s",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -292,6 +292,8 @@ class DeskTally:
         self.skipped: int = 0
         self.timed: Counter[tuple[str, str]] = Counter()
         """(queue, state) → what time, or a newer action, made of items: OPEN for an escalation."""
+        self.lapsed: Counter[tuple[str, str]] = Counter()
+        """(queue, its owner) → items that wait there for half of their time, and go nowhere from there."""
         self.closed: Counter[str] = Counter()
         """`Why` → actions that ended here."""
         self.executed: int = 0

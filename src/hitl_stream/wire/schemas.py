@@ -9,7 +9,7 @@ import msgspec
 from hitl_stream.core.action import ACTION_BYTES_MAX, Action
 from hitl_stream.core.commands import AnyCommand, Heartbeat
 from hitl_stream.core.verdicts import AnyVerdict
-from hitl_stream.wire import desk_records, records
+from hitl_stream.wire import desk_records, records, watched
 from hitl_stream.wire.topics import TABLE, Topic
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -38,6 +38,7 @@ RECORDS: dict[str, Any] = {
     "preference": desk_records.Preference,
     "opinion": desk_records.Opinion,
     "pair": desk_records.Pair,
+    "alert": watched.Alert,
 }
 """The records that are written today, by the name of their schema file."""
 MESSAGES = {
@@ -59,6 +60,7 @@ MESSAGES = {
     "preferences": "preference",
     "opinions": "opinion",
     "pairs": "pair",
+    "alerts": "alert",
 }
 """Which record a topic carries."""
 BESIDE = {"execute": "approved", "escalation": "exception", "reviews": "lot"}

@@ -78,6 +78,7 @@ _TABLE = (
     Topic("preferences", -1, "compact", written_by="desk", read_by="desk, console, exports"),
     Topic("audit", -1, durable=True, written_by="router, desk, executor", read_by="audit, console"),
     Topic("alerts", _days(90), written_by="monitor", read_by="monitor, console, notifications"),
+    Topic("monitor.people", -1, "compact", segment_ms=600_000, written_by="monitor", read_by="monitor"),
     Topic("dlq", _days(30), bytes_max=6 * MIB, written_by="router, desk, executor", read_by="operators"),
 )  # fmt: skip
 TABLE: Mapping[str, Topic] = MappingProxyType({topic.name: topic for topic in _TABLE})
@@ -89,6 +90,7 @@ DESK_TOPICS = ("review", "escalation", "review.seeded", "verdicts", "results", "
                "dlq")  # fmt: skip
 CONSOLE_TOPICS = ("actions", "verdicts", "reviews", "decisions", "closed", "results", "pairs", "preferences",
                   "feedback")  # fmt: skip
+MONITOR_TOPICS = ("observations", "alerts", "monitor.people")
 CONTROL_TOPICS = ("control", "control.heartbeat", "control.acks")
 """What every role that is stopped by control needs besides."""
 

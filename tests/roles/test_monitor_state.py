@@ -1,0 +1,294 @@
+"""What one more judgement makes of what is known of a person: the fold, what is told, who is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitl_stream.core.commands import DAY_MS
+from hitl_stream.core.vigilance import Level, Page, Queue, Sign, Watch
+from hitl_stream.dev.reviewers import Robot
+from hitl_stream.roles import monitor_state
+from hitl_stream.roles.monitor_state import (
+    APPROVALS_MAX,
+    CHUNK,
+    Chunk,
+    Day,
+    Figures,
+    Kept,
+    Place,
+    decode_chunk,
+    decode_kept,
+    encode,
+    figures_of,
+    forgotten,
+    key_of,
+    newest,
+    parts_of,
+    remembered,
+    slot,
+    taken,
+    usual_of,
+)  # fmt: skip
+from hitl_stream.wire.seal import SealKey
+from hitl_stream.wire.watched import Observed, pseudonym, read_observation
+from support.desk import Workplace
+from support.make import DESK_KEY, NOW_MS, action_bytes, change, iso
+from support.staff import Staff, demo_policy
+from support.watching import START_MS, Offline, observed
+
+NAMES = SealKey("p1", b"\x06" * 32)
+USUAL = Queue(items=1_000, objections=50, hurried_median=0.02)
+TODAY = START_MS // DAY_MS
+
+
+def folded(*found: Observed, kept: Kept | None = None, usual: Queue = USUAL) -> Kept:
+    """Return what is kept of somebody after these."""
+    kept = kept or Kept(partition=0)
+    for one in found:
+        kept = taken(kept, one, Place(0, kept.offset + 1, one.decided_ms), lambda: usual)
+    return kept
+
+
+def canaries(*verdicts: str) -> list[Observed]:
+    return [observed("ana", word, purpose="canary", n=n) for n, word in enumerate(verdicts)]
+
+
+# --- the fold ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_is_the_same_after_it_was_written_and_read():
+    kept = folded(*canaries("reject", "approve", "skip"), observed("ana", "approve", dwell_s=0.5))
+
+    assert decode_kept(encode(kept)) == kept
+    assert kept.watch.canaries == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "seen"),
+    [
+        (("reject", "change", "escalate"), (True, True, True)),
+        (("approve",), (False,)),
+        (("skip",), ()),  # it is put to the same person again
+        (("lapse",), ()),
+    ],
+)
+def test_a_canary_is_caught_by_whatever_stops_it(verdicts: tuple[str, ...], seen: tuple[bool, ...]):
+    assert folded(*canaries(*verdicts)).watch.canaries == seen
+
+
+def test_a_canary_that_is_let_go_twice_is_missed():
+    once, again = observed("ana", "skip", purpose="canary", n=3), observed("ana", "lapse", purpose="canary", n=3)
+    other = observed("ana", "skip", purpose="canary", n=4)
+
+    kept = folded(once, other, again)
+
+    assert kept.watch.canaries == (False,)
+    assert kept.let_go == (other.observation.item,)
+
+
+def test_what_the_desk_says_of_a_canary_goes_before_what_the_verdict_looks_like():
+    assert folded(observed("ana", "approve", purpose="canary", caught=True)).watch.canaries == (True,)
+
+
+def test_a_real_item_that_is_left_is_no_judgement():
+    kept = folded(observed("ana", "approve"), observed("ana", "skip"), observed("ana", "lapse"))
+
+    assert kept.watch.verdicts == (True,)
+    assert kept.offset == 2, "it was read all the same"
+    assert kept.days == (Day(TODAY, 1, 0),)
+
+
+def test_a_person_is_compared_with_the_queue_as_it_was_until_the_day_before():
+    asked: list[int] = []
+
+    def usual() -> Queue:
+        asked.append(1)
+        return Queue(items=len(asked))
+
+    kept = Kept(partition=0)
+    for n, at_ms in enumerate((START_MS, START_MS + 1, START_MS + DAY_MS, START_MS + DAY_MS + 1)):
+        kept = taken(kept, observed("ana", "reject", at_ms=at_ms), Place(0, n, at_ms), usual)
+
+    assert len(asked) == 2, "once a day"
+    assert kept.hurried is None, "too few approvals before"
+    assert kept.usual == Queue(items=2)
+    assert kept.days == (Day(TODAY, 2, 2), Day(TODAY + 1, 2, 2))
+
+
+def test_a_queue_is_what_all_its_people_did_in_thirty_days_without_today():
+    hasty = Watch(hurried=(True,) * 20)
+    people = [
+        Kept(
+            partition=0,
+            day=TODAY,
+            days=(Day(TODAY - 31, 500, 1), Day(TODAY - 30, 10, 1), Day(TODAY, 99, 9)),
+            watch=hasty,
+            hurried=0.5,
+        ),
+        Kept(partition=1, day=TODAY - 1, days=(Day(TODAY - 1, 20, 2),), watch=hasty, hurried=0.1),
+        Kept(partition=1, day=TODAY, days=(Day(TODAY, 7, 7),), watch=hasty),
+        Kept(partition=1, day=TODAY - 40, days=(Day(TODAY - 40, 1_000, 9),), watch=hasty),
+    ]
+
+    assert usual_of(people, TODAY) == Queue(items=30, objections=3, hurried_median=0.75), (
+        "of what somebody does today, nothing"
+    )
+    assert usual_of([], TODAY) == Queue()
+
+
+# --- approvals that are remembered ------------------------------------------------------------------------------------
+
+
+def approve(count: int) -> tuple[Kept, dict[int, Chunk]]:
+    """Let somebody approve so many items; return what is kept, and the chunks."""
+    kept, chunks = Kept(partition=0), dict[int, Chunk]()
+    for n in range(count):
+        place = Place(0, n, START_MS)
+        number = slot(kept)
+        chunks[number] = remembered(chunks.get(number), kept, str(n), place)
+        kept = taken(kept, observed("ana", "approve", n=n), place, Queue)
+    return kept, chunks
+
+
+@pytest.mark.parametrize("count", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, APPROVALS_MAX, APPROVALS_MAX + 7, 3 * CHUNK * 10])
+@pytest.mark.parametrize("wanted", [1, CHUNK, 120, APPROVALS_MAX - CHUNK])
+def test_the_newest_approvals_are_remembered(count: int, wanted: int):
+    kept, chunks = approve(count)
+
+    assert newest(kept, chunks, wanted) == tuple(str(n) for n in reversed(range(max(0, count - wanted), count)))
+    assert all(len(chunk.items) <= CHUNK for chunk in chunks.values())
+
+
+def test_no_more_are_remembered_than_the_limit_says():
+    kept, chunks = approve(2 * APPROVALS_MAX + 10)
+
+    assert len(newest(kept, chunks, 10 * APPROVALS_MAX)) == APPROVALS_MAX - CHUNK + 10
+    assert sum(len(chunk.items) for chunk in chunks.values()) <= APPROVALS_MAX
+
+
+def test_an_approval_that_is_remembered_once_more_after_a_crash_changes_nothing():
+    """The chunk was written, what is kept of the person was not; then the judgement is read again."""
+    kept, chunks = approve(CHUNK + 3)
+    place = Place(0, CHUNK + 3, START_MS)
+
+    once = remembered(chunks[slot(kept)], kept, "x", place)
+
+    assert remembered(once, kept, "x", place) == once
+    assert decode_chunk(encode(once)) == once
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+def told(*found: Observed) -> Offline:
+    offline = Offline(NAMES, USUAL)
+    offline.each(found)
+    return offline
+
+
+@pytest.mark.behaviour("E9")
+def test_who_approves_every_canary_is_seconded_then_escalated_and_their_approvals_go_to_others():
+    real = [observed("ana", "approve", n=1_000 + n) for n in range(60)]
+    offline = told(*real[:10], *canaries("reject", *["approve"] * 3), *real[10:], *canaries(*["approve"] * 4))
+
+    _, _, _, first, _ = offline.told[0]
+    _, _, _, second, again = offline.told[1]
+    assert (first.level, first.row, first.sign, first.page) == (2, 2, Sign.MISSES_WARN, Page.RUBBER_STAMP)
+    assert (second.level, second.row, second.sign) == (3, 2, Sign.MISSES_PAGE)
+    assert again == tuple(one.observation.item for one in reversed(real[10:])), "all since the change began"
+    assert len(offline.told) == 2
+    assert first.figures["hit_rate"] == 0.2
+
+
+def test_nothing_is_told_of_who_reads_and_catches():
+    assert told(*canaries(*["reject"] * 30), *[observed("ana", "approve", n=n) for n in range(100)]).told == []
+
+
+def test_a_level_is_the_highest_over_all_queues_of_a_person():
+    """Level 2 in one queue, then level 1 in another: that is an alert, and no command."""
+    hasty = [observed("ana", "approve", queue="content", dwell_s=0.5, n=n) for n in range(20)]
+    missed = canaries(*["approve"] * 4)
+
+    assert [said.level for said in Offline(NAMES).each([*missed, *hasty])] == [2, None]
+    assert [said.level for said in Offline(NAMES).each([*hasty, *missed])] == [1, 2]
+
+
+def test_somebody_is_woken_once_for_the_same_reason():
+    hasty = [observed("ana", "approve", dwell_s=0.5, n=n) for n in range(40)]
+    # The share of approvals falls under nine in ten, and rises again.
+    objects = [observed("ana", "reject", n=n) for n in range(10)]
+
+    said = Offline(NAMES).each([*hasty, *objects, *hasty * 4])
+
+    assert [one.page for one in said] == [None, Page.RUBBER_STAMP]
+
+
+@pytest.mark.behaviour("A9")
+def test_a_robot_that_no_longer_looks_raises_the_alarm_within_a_minute_and_one_that_reads_does_not():
+    work = Workplace(demo_policy())
+    staff = Staff(work, Robot("careful-trader", "trader"), Robot("lazy-trader", "trader", "lazy"))
+    legs = [change("1.20", "1.50", campaign=f"cmp-{n}") for n in range(80)]
+    proposed = iso(NOW_MS - 100)
+    work.opened(*[action_bytes(action_id=f"a-{n}", changes=[leg], proposed_at=proposed) for n, leg in enumerate(legs)])
+    staff.decide()
+    offline = Offline(NAMES)
+    found = [
+        read_observation(output.topic, output.value, output.headers, {DESK_KEY.key_id: DESK_KEY})
+        for output in work.left["observations"]
+    ]
+    assert len(found) == 80
+    offline.each([one for one in found if isinstance(one, Observed)])
+
+    by = {person: said for _, person, _, said, _ in offline.told}
+    assert set(by) == {pseudonym(NAMES, "lazy-trader")}
+    assert by[pseudonym(NAMES, "lazy-trader")].page is Page.RUBBER_STAMP
+    seconds = [one.observation.dwell_s for one in found if isinstance(one, Observed)
+               and one.observation.reviewer == "lazy-trader"]  # fmt: skip
+    assert sum(seconds[:30]) < 60, "thirty approvals are enough"
+
+
+# --- queues and people ------------------------------------------------------------------------------------------------
+
+
+def test_the_figures_of_a_queue_are_those_of_who_works_there():
+    caught = Watch(canaries=(True, True, False, True), verdicts=(True,) * 3 + (False,), hurried=(False,) * 2)
+    people = [
+        Kept(partition=0, day=TODAY, watch=caught),
+        Kept(partition=1, day=TODAY - 1, watch=Watch(level=Level.SECONDED, hurried=(True,) * 2)),
+        Kept(partition=1, day=TODAY - 2, watch=Watch(level=Level.ESCALATED, canaries=(False,) * 9)),
+    ]
+
+    assert figures_of(people, TODAY) == Figures(
+        level=Level.SECONDED, reviewers=2, hit_rate=0.75, hurried=0.5, approved=0.75
+    )
+    nobody = figures_of([], TODAY)
+    assert (nobody.level, nobody.reviewers, nobody.hit_rate) == (0, 0, None)
+
+
+def test_a_key_says_whose_and_where_and_of_what():
+    assert parts_of(key_of("p-1", "trading")) == ("p-1", "trading", None)
+    assert parts_of(key_of("p-1", "trading", 3)) == ("p-1", "trading", 3)
+
+
+def test_who_was_not_seen_for_ninety_days_is_forgotten_in_their_own_partition():
+    old = Kept(partition=0, day=TODAY - 91)
+    people = {
+        key_of("p-old", "trading"): old,
+        key_of("p-both", "trading"): old,
+        key_of("p-both", "content"): Kept(partition=0, day=TODAY),
+        key_of("p-elsewhere", "trading"): Kept(partition=1, day=TODAY - 91),
+    }
+
+    assert forgotten(people, 0, TODAY) == ["p-old"]
+
+
+def test_where_one_would_be_too_many_the_watched_are_forgotten_last(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(monitor_state, "PEOPLE_MAX", 3)
+    people = {
+        key_of("p-watched", "trading"): Kept(partition=0, day=TODAY - 9, offset=0, watch=Watch(level=Level.WATCHED)),
+        key_of("p-early", "trading"): Kept(partition=0, day=TODAY, offset=1),
+        key_of("p-late", "trading"): Kept(partition=0, day=TODAY, offset=2),
+    }
+
+    assert forgotten(people, 0, TODAY, "p-new") == ["p-early"]
+    assert forgotten(people, 0, TODAY, "p-late") == [], "nobody new"
