@@ -38,6 +38,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 SIZE = {"width": 1280, "height": 800}
 WAIT_MS_MAX = 20_000
 """For whatever a test waits for: only a failure takes as long."""
+LOAD_MS_MAX = 60_000
+"""A page has loaded by then also on two busy cores."""
 PICTURES = Path("docs/img")
 GRAVE = ("serious", "critical")
 VIOLATION = "a content security policy was broken: "
@@ -137,6 +139,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     with _playing(browser):
         new = browser.new_context(viewport=SIZE, locale="en-GB", timezone_id="Europe/Berlin")
         new.set_default_timeout(WAIT_MS_MAX)
+        new.set_default_navigation_timeout(LOAD_MS_MAX)
         new.add_init_script(LISTEN)
         yield new
         new.close()
