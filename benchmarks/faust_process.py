@@ -66,8 +66,8 @@ async def route(stream: Any) -> None:
         if seen["n"] == COUNT:
             wall, cpu = time.perf_counter() - seen["wall"], time.process_time() - seen["cpu"]
             report = msgspec.json.encode({"events": COUNT, "per_s_wall": COUNT / wall, "per_s_cpu": COUNT / cpu})
-            # Faust sends `print` to its log.
-            os.write(1, report + b"\n")
+            # Faust sends `print` to its log, and may have hidden the cursor on the line that stands here.
+            os.write(1, b"\n" + report + b"\n")
             os._exit(0)
 
 

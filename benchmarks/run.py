@@ -39,7 +39,6 @@ RESULTS = HERE.parent / "docs" / "results" / "bench.md"
 PARTITIONS = 4
 SEED = 7
 PAIR_COUNT = 200_000
-FAUST_TRIES_MAX = 3
 REACH = {"per_s_wall": 50_000, "per_s_cpu": 65_000, "rss_mb": 300, "faust_ratio": 15, "p50_ms": 25, "p99_ms": 80}
 
 
@@ -106,7 +105,7 @@ def _round(bootstrap: str, directory: Path, count: int, faust: int, number: int)
     # Faust makes a data directory, by default where it was started, and leaves it there.
     data = directory / f"{prefix}faust"
     environment = {**os.environ, "KAFKA": bootstrap, "COUNT": str(faust), "PREFIX": prefix, "DATA": str(data)}
-    theirs = _faust(environment)
+    theirs = json.loads(_run([sys.executable, str(HERE / "faust_process.py")], environment))
     return {
         "fill_per_s": filled,
         **ours,
@@ -147,22 +146,12 @@ def _router(settings: Settings, home: Path, count: int, *options: str) -> dict[s
     return report
 
 
-def _faust(environment: dict[str, str]) -> dict[str, float]:
-    """Measure the peer, again where it has ended without a figure and without an error, as it does now and then."""
-    for _ in range(FAUST_TRIES_MAX):
-        said = _run([sys.executable, str(HERE / "faust_process.py")], environment, last=False)
-        if said:
-            report: dict[str, float] = json.loads(said)
-            return report
-    sys.exit(f"Faust ended without a figure, {FAUST_TRIES_MAX} times in a row")
-
-
-def _run(command: list[str], environment: dict[str, str], *, last: bool = True) -> str:
+def _run(command: list[str], environment: dict[str, str]) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     found = next((line for line in reversed(done.stdout.splitlines()) if line.startswith("{")), "")
-    if last and not found:
+    if not found:
         sys.exit(f"{' '.join(command)} ended without a report:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return found
 
