@@ -8,6 +8,7 @@ import { short } from "./chart.js";
 const LOOK_MS = 2000;
 const RECENT_MS = 20_000; // of the live points, for the rate by now
 const STALE_S = 10;
+const SURE_LOOKS = 3; // a busy machine lets a lease lapse for a moment: that wakes nobody
 const SHOWN_MAX = 5;
 const ROLES = {
   control: ["Control roles", "Nobody proves that a kill switch is effective, and nothing is let out."],
@@ -21,6 +22,7 @@ let who;
 let state = null;
 let lost = false;
 let runs = null; // what GET /instances answered
+const absent = {}; // by role: how many answers in a row had nobody of it
 let live = null; // what GET /live answered
 let hidden = false; // who decides for a client only is not shown how it runs
 
@@ -39,10 +41,17 @@ function wrongs() {
   if (runs) {
     const alive = living();
     for (const [role, [name, means]] of Object.entries(ROLES)) {
-      if (alive[role] === 0) found.push([`${name}: none is heard. ${means}`, `Start one: hitl run ${role}`]);
+      if (alive[role] === 0 && absent[role] >= SURE_LOOKS) found.push([`${name}: none is heard. ${means}`, `Start one: hitl run ${role}`]);
     }
   }
   return found;
+}
+
+/** Note an answer of GET /instances. */
+function note(answer) {
+  runs = answer;
+  if (!runs) return;
+  for (const [role, count] of Object.entries(living())) absent[role] = count === 0 ? (absent[role] ?? 0) + 1 : 0;
 }
 
 function living() {
@@ -57,7 +66,8 @@ function running(wrong) {
   const alive = living();
   const over = runs.instances.filter((one) => !one.holds).length;
   fill($("#running"),
-    wrong.length === 0
+    wrong.length === 0 && Object.values(alive).includes(0) ? el("p", { class: "faint" }, "Not every role is heard at this moment; looking again…")
+    : wrong.length === 0
       ? el("p", {}, el("strong", { class: "is-good" }, "Yes. "), "Every role is heard, and the console is up to date.")
       : el("ul", { class: "wrongs" }, wrong.map(([what, todo]) => el("li", {}, el("strong", {}, shown(what)), " ", shown(todo)))),
     el("dl", { class: "counts" }, Object.entries(ROLES).map(([role, [name]]) => el("div", { class: alive[role] === 0 ? "none" : "" }, el("dt", {}, name), el("dd", {}, String(alive[role]))))),
@@ -145,6 +155,7 @@ function verdict(wrong) {
   const overdue = waiting().filter((one) => one.late > 1).length;
   const engaged = state.switches.length;
   const [kind, words] = wrong.length > 0 ? ["bad", hidden ? "Something is wrong." : `${many(wrong.length, "thing is", "things are")} wrong.`]
+    : runs && Object.values(living()).includes(0) ? ["warn", "Looking who runs…"]
     : engaged > 0 ? ["warn", `It runs, and ${many(engaged, "switch holds", "switches hold")} something back.`]
       : overdue > 0 ? ["warn", `It runs, and ${many(overdue, "queue is", "queues are")} overdue.`]
         : ["good", "Everything runs."];
@@ -200,7 +211,9 @@ function refused(error) {
 async function look() {
   if (hidden) return;
   try {
-    [runs, live] = await Promise.all([api("GET", "/instances").catch(refused), api("GET", `/live?after=${live ? live.now - RECENT_MS : -1}`).catch(refused)]);
+    const [answer, told] = await Promise.all([api("GET", "/instances").catch(refused), api("GET", `/live?after=${live ? live.now - RECENT_MS : -1}`).catch(refused)]);
+    live = told;
+    note(answer);
     fill($("#away"));
   } catch (error) {
     fill($("#away"), trouble(error, look));
