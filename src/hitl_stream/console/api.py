@@ -14,11 +14,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator, BaseModel
 
 from hitl_stream.console import bodies, checking, exceptions, proposing, reviewing, searching, stopping
-from hitl_stream.console.auth import Failures, address_of, demand, identify, identify_browser
+from hitl_stream.console.auth import Failures, address_of, begin_session, demand, identify, identify_browser
 from hitl_stream.console.bodies import DIGEST, PATTERN, RECEIPT
 from hitl_stream.console.office import Office, Who
 from hitl_stream.console.people import Scope
-from hitl_stream.console.problems import MEDIA_TYPE, ProblemError
+from hitl_stream.console.problems import MEDIA_TYPE
 from hitl_stream.console.store import WITHOUT_MAX, Order, Search
 from hitl_stream.wire.records import time_text
 
@@ -134,16 +134,7 @@ def _sessions(api: APIRouter, office: Office, failures: Failures, anybody: Any) 
     )
     async def sign_in(request: Request, ask: bodies.SignIn) -> Response:
         """Begin a session of at most eight hours. Its secret is told once, and is shown as a bearer token."""
-        now_ms, address = office.clock_ms(), address_of(request)
-        failures.check(address, now_ms)
-        begun = await office.people.sign_in(ask.name, ask.password, now_ms)
-        if begun is None:
-            failures.failed(address, now_ms)
-            raise ProblemError(
-                "not_signed_in",
-                "name and password do not fit, or there were too many that did not",
-                todo="Try again, or ask an administrator: hitl user password NAME.",
-            )
+        begun = await begin_session(office, failures, address_of(request), ask.name, ask.password)
         account = begun.session.account
         return answer(
             {

@@ -8,12 +8,13 @@ want that.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import HTTPConnection
 
 from hitl_stream.console.browser import COOKIE
 from hitl_stream.console.office import Office, Who
-from hitl_stream.console.people import DECIDING, Kind, Scope
+from hitl_stream.console.people import DECIDING, Kind, Scope, SignedIn
 from hitl_stream.console.problems import ProblemError
 
 FAILURES_MAX = 20
@@ -78,6 +79,52 @@ async def identify(
             headers=CHALLENGE,
         )
     return who
+
+
+async def begin_session(office: Office, failures: Failures, address: str, name: str, password: str) -> SignedIn:
+    """Begin a session by name and password; refuse what does not fit, and count it."""
+    return await _begun(
+        office,
+        failures,
+        address,
+        lambda now_ms: office.people.sign_in(name, password, now_ms),
+        ProblemError(
+            "not_signed_in",
+            "name and password do not fit, or there were too many that did not",
+            todo="Try again, or ask an administrator: hitl user password NAME.",
+        ),
+    )
+
+
+async def begin_by_link(office: Office, failures: Failures, address: str, secret: str) -> SignedIn:
+    """Begin a session by a one-time link; refuse one that is used up, and count it."""
+    return await _begun(
+        office,
+        failures,
+        address,
+        lambda now_ms: office.people.sign_in_by_link(secret, now_ms),
+        ProblemError(
+            "not_signed_in",
+            "this link was used already, or its ten minutes are over",
+            todo="Have a new one made: hitl user link NAME. Or sign in with name and password.",
+        ),
+    )
+
+
+async def _begun(
+    office: Office,
+    failures: Failures,
+    address: str,
+    begin: Callable[[int], Awaitable[SignedIn | None]],
+    refused: ProblemError,
+) -> SignedIn:
+    now_ms = office.clock_ms()
+    failures.check(address, now_ms)
+    begun = await begin(now_ms)
+    if begun is None:
+        failures.failed(address, now_ms)
+        raise refused
+    return begun
 
 
 async def identify_browser(office: Office, failures: Failures, request: HTTPConnection) -> Who:

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 
 from hitl_stream import __version__
 from hitl_stream.console import browser, events
-from hitl_stream.console.auth import Failures, address_of, identify_browser
+from hitl_stream.console.auth import Failures, address_of, begin_by_link, begin_session, identify_browser
 from hitl_stream.console.bodies import SignIn, Word
 from hitl_stream.console.office import Office
 from hitl_stream.console.people import SignedIn
@@ -106,18 +106,14 @@ def _session(routes: APIRouter, office: Office, failures: Failures) -> None:
         """Begin a session, by name and password or by a one-time link, and give its secret in a cookie."""
         headers = headers_of(request)
         _ours(headers)
-        now_ms, address = office.clock_ms(), address_of(request)
-        failures.check(address, now_ms)
+        address = address_of(request)
         match ask:
             case Link():
                 _local(address)
-                begun = await office.people.sign_in_by_link(ask.link, now_ms)
+                begun = await begin_by_link(office, failures, address, ask.link)
             case SignIn():
-                begun = await office.people.sign_in(ask.name, ask.password, now_ms)
-        if begun is None:
-            failures.failed(address, now_ms)
-            raise _not_signed_in(ask)
-        return _begun(begun, now_ms, headers)
+                begun = await begin_session(office, failures, address, ask.name, ask.password)
+        return _begun(begun, headers)
 
     @routes.delete("/session")
     async def sign_out(request: Request) -> Response:
@@ -150,23 +146,10 @@ def _local(address: str) -> None:
         )
 
 
-def _not_signed_in(ask: SignIn | Link) -> ProblemError:
-    if isinstance(ask, Link):
-        return ProblemError(
-            "not_signed_in",
-            "this link was used already, or its ten minutes are over",
-            todo="Have a new one made: hitl user link NAME. Or sign in with name and password.",
-        )
-    return ProblemError(
-        "not_signed_in",
-        "name and password do not fit, or there were too many that did not",
-        todo="Try again, or ask an administrator: hitl user password NAME.",
-    )
-
-
-def _begun(begun: SignedIn, now_ms: int, headers: Mapping[bytes, bytes]) -> Response:
-    cookie = browser.set_cookie(begun.secret, (begun.session.until_ms - now_ms) // 1_000, headers)
-    body = orjson.dumps({"name": begun.session.account.name})
+def _begun(begun: SignedIn, headers: Mapping[bytes, bytes]) -> Response:
+    session = begun.session
+    cookie = browser.set_cookie(begun.secret, (session.until_ms - session.begun_ms) // 1_000, headers)
+    body = orjson.dumps({"name": session.account.name})
     return Response(body, 201, {"set-cookie": cookie}, media_type="application/json")
 
 

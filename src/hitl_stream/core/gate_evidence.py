@@ -139,8 +139,12 @@ def log_e_fixed(errors: int, items: int, p: float) -> float:
     ln B(S + 1, n - S + 1) + ln I_p(S + 1, n - S + 1) - ln p - S ln p - (n - S) ln(1 - p).
     """
     a, b = errors + 1, items - errors + 1
-    beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-    return beta + math.log(incomplete_beta(a, b, p)) - (errors + 1) * math.log(p) - (items - errors) * math.log1p(-p)
+    return (
+        _log_beta(a, b)
+        + math.log(incomplete_beta(a, b, p))
+        - (errors + 1) * math.log(p)
+        - (items - errors) * math.log1p(-p)
+    )
 
 
 # --- putting back -----------------------------------------------------------------------------------------------------
@@ -218,8 +222,11 @@ def _fine(p: float) -> tuple[float, ...]:
 def _log_above(k: int, missed: int, h: float) -> float:
     """Return the logarithm of the integral of q^k (1 - q)^missed over q from h to 1."""
     a, b = k + 1, missed + 1
-    beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-    return beta + math.log(max(incomplete_beta(b, a, 1.0 - h), 1e-300))
+    return _log_beta(a, b) + math.log(max(incomplete_beta(b, a, 1.0 - h), 1e-300))
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
 def _log_sum(values: Sequence[float]) -> float:
