@@ -6,6 +6,7 @@ Whoever reads a decision reads it here, so that rules, cards and adapters see th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +25,8 @@ from hitl_stream.wire.records import (
     header,
 )
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealed
+
+T = TypeVar("T")
 
 _OF_ONE_ACTION = ("origin", "attempt", "tenant", "action_id", "hash", "ce", "type", "agent", "entity", "purpose")
 """What a decision shares with the one that people made of it."""
@@ -84,6 +87,26 @@ def unsealed(
     if not sealed(keys, topic, kind, head_of(value), header(headers, SEAL_HEADER) or b""):
         return Undecodable(ErrorClass.SEAL, why)
     return None
+
+
+def opened(
+    topic: str,
+    kind: str,
+    value: bytes | None,
+    headers: Sequence[tuple[str, bytes]],
+    keys: Mapping[str, SealKey],
+    why: str,
+    decode: Callable[[bytes], T],
+) -> T | Undecodable:
+    """Read a record of that type, sealed under one of `keys`; `decode` raises `ValueError` at what it cannot read."""
+    fault = unsealed(topic, kind, value, headers, keys, why)
+    if fault is not None:
+        return fault
+    assert value is not None  # it has a seal
+    try:
+        return decode(value)
+    except (ValueError, OverflowError, RecursionError) as error:
+        return Undecodable(ErrorClass.SCHEMA, str(error))
 
 
 def unsubmitted(value: bytes) -> Held:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
-from hitl_stream.core.events import ErrorClass
 from hitl_stream.wire.codec import Undecodable
-from hitl_stream.wire.decided import unsealed
+from hitl_stream.wire.decided import opened
 from hitl_stream.wire.records import RESULT, Result, decode_result
 from hitl_stream.wire.seal import SealKey
 
@@ -17,11 +14,4 @@ def read_result(
     topic: str, value: bytes | None, headers: Sequence[tuple[str, bytes]], keys: Mapping[str, SealKey]
 ) -> Result | Undecodable:
     """Read one record of `results`, sealed under one of the executor's `keys`. Nothing raises on any input."""
-    fault = unsealed(topic, RESULT, value, headers, keys, "hitl-seal is not an executor's")
-    if fault is not None:
-        return fault
-    assert value is not None  # it has a seal
-    try:
-        return decode_result(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Undecodable(ErrorClass.SCHEMA, str(error))
+    return opened(topic, RESULT, value, headers, keys, "hitl-seal is not an executor's", decode_result)

@@ -13,9 +13,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from hitl_stream.core.events import ErrorClass
 from hitl_stream.wire.codec import Undecodable
-from hitl_stream.wire.decided import unsealed
+from hitl_stream.wire.decided import opened
 from hitl_stream.wire.desk_records import OBSERVATION, WRITER, Observation, decode_observation, ms_of
 from hitl_stream.wire.records import encode
 from hitl_stream.wire.seal import SealKey
@@ -60,15 +59,7 @@ def read_observation(
     topic: str, value: bytes | None, headers: Sequence[tuple[str, bytes]], keys: Mapping[str, SealKey]
 ) -> Observed | Undecodable:
     """Read one record of `observations` or `evidence`, sealed under one of the desk's `keys`."""
-    fault = unsealed(topic, OBSERVATION, value, headers, keys, WRITER.format(topic))
-    if fault is not None:
-        return fault
-    assert value is not None  # it has a seal
-    try:
-        found = decode_observation(value)
-        return Observed(found, ms_of(found.decided_at))
-    except (ValueError, OverflowError, RecursionError) as error:
-        return Undecodable(ErrorClass.SCHEMA, str(error))
+    return opened(topic, OBSERVATION, value, headers, keys, WRITER.format(topic), _observed)
 
 
 def alert_value(alert: Alert) -> bytes:
@@ -80,14 +71,12 @@ def read_alert(
     topic: str, value: bytes | None, headers: Sequence[tuple[str, bytes]], keys: Mapping[str, SealKey]
 ) -> Alert | Undecodable:
     """Read one record of `alerts`, sealed under one of the monitor's `keys`."""
-    fault = unsealed(topic, ALERT, value, headers, keys, ALERT_WRITER.format(topic))
-    if fault is not None:
-        return fault
-    assert value is not None  # it has a seal
-    try:
-        return decode_alert(value)
-    except (ValueError, RecursionError) as error:
-        return Undecodable(ErrorClass.SCHEMA, str(error))
+    return opened(topic, ALERT, value, headers, keys, ALERT_WRITER.format(topic), decode_alert)
+
+
+def _observed(value: bytes) -> Observed:
+    found = decode_observation(value)
+    return Observed(found, ms_of(found.decided_at))
 
 
 def pseudonym(key: SealKey, name: str) -> str:

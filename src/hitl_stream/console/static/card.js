@@ -7,7 +7,7 @@ import { amount, el, shown, value, words } from "./hitl.js";
 import { EXCEPTIONS, LEVELS, rule } from "./plain.js";
 
 export const CARD_VERSION = 1;
-const NUMBER = /^-?\d{1,30}(\.\d{1,30})?$/;
+export const NUMBER = /^-?\d{1,30}(\.\d{1,30})?$/;
 const TYPED = /^[\x21-\x7e]([\x20-\x7e]{0,58}[\x21-\x7e])?$/; // what everybody's keyboard can write
 const DIFF_CHARACTERS_MAX = 20_000; // a longer text is shown before and after, without marks
 

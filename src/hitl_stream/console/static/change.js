@@ -1,14 +1,13 @@
 // The form in which a person sets other values: only what can be set, with what that changes and what the policy says.
 
 import { api, el, fill, part, shown, trouble } from "./hitl.js";
-import { figure, legOf, place, textDiff } from "./card.js";
+import { NUMBER, figure, legOf, place, textDiff } from "./card.js";
 import { rule } from "./plain.js";
 
 const FORM = "change-form";
 const CHECK_MS = 250;
 export const NOTE_LENGTH_MAX = 2000;
 const TEXT = "/content/text";
-const NUMBER = /^-?\d{1,30}(\.\d{1,30})?$/;
 
 /** Return the form for a card, and its buttons, which stand where the verdicts were. `told`: {send({changes, code, note}), leave()}. */
 export function changeForm(one, reasons, told) {

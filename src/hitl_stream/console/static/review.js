@@ -4,6 +4,7 @@
 // That a card was painted is said to the console two frames after it was shown, and the verdict carries its receipt.
 
 import { $, Problem, api, el, fill, freshen, me, part, request, say, shown, span, trouble } from "./hitl.js";
+import { paintedSoon } from "./asking.js";
 import { onState } from "./events.js";
 import { keys } from "./keys.js";
 import { confirmation, confirms, draw, headline, read } from "./card.js";
@@ -218,8 +219,7 @@ function show(one) {
 }
 
 async function painted(one) {
-  await frame();
-  await frame();
+  await paintedSoon();
   for (let at = 0; ; at += 1) {
     try {
       const answer = await api("POST", `/items/${part(one.item)}/painted`, { view: one.view });
@@ -235,7 +235,6 @@ async function painted(one) {
   }
 }
 
-const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** An item that is not ours any more: the next one comes, and it is said why. */
