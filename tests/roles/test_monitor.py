@@ -16,7 +16,9 @@ from hitl_stream.core.errors import SettingsError, UnknownOutcomeError
 from hitl_stream.core.vigilance import Queue
 from hitl_stream.metrics import MonitorMetrics
 from hitl_stream.roles import monitor as module
-from hitl_stream.roles.monitor import Acks, Monitor, MonitorSpec, monitor_key
+from hitl_stream.roles import monitor_app
+from hitl_stream.roles.monitor import Monitor, MonitorSpec, monitor_key
+from hitl_stream.roles.monitor_app import Acks
 from hitl_stream.roles.monitor_state import decode_kept, parts_of
 from hitl_stream.wire.desk_records import Observation
 from hitl_stream.wire.seal import SealKey
@@ -196,7 +198,7 @@ def test_a_write_that_failed_ends_the_process_and_acknowledges_nothing_after_it(
 
 
 def test_what_is_under_way_is_limited(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "UNACKED_MAX", 2)
+    monkeypatch.setattr(monitor_app, "UNACKED_MAX", 2)
 
     async def scenario() -> None:
         acks, future = Acks(lambda error: None), asyncio.get_running_loop().create_future()

@@ -18,7 +18,8 @@ from faust.transport.consumer import Consumer
 from faust.transport.producer import ProducerBuffer
 
 from hitl_stream.cli.main import run
-from hitl_stream.roles.monitor import COMMIT_EVERY_S, TABLE
+from hitl_stream.roles.monitor import TABLE
+from hitl_stream.roles.monitor_app import COMMIT_EVERY_S
 
 GOES_ON_S = 2.5 * COMMIT_EVERY_S
 
