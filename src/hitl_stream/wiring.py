@@ -70,10 +70,11 @@ ROUTER_KEYS: Mapping[str, str] = {
     "seal-desk": "d1",
     "seal-console": "w1",
     "sample": "s1",
+    PSEUDONYM: "p1",
 }
-"""The key files that a router needs, and the id of the first one of each. It reads what executors and desks park, what
-desks and consoles propose, and drills."""
-MONITOR_KEYS: Mapping[str, str] = {"seal-monitor": "m1", "pseudonym": "p1"}
+"""The key files that a router or a desk needs, and the id of the first one of each. They read what executors and desks
+park, what desks and consoles propose, drills, and how closely whom the monitor watches."""
+MONITOR_KEYS: Mapping[str, str] = {"seal-monitor": "m1", PSEUDONYM: "p1"}
 """The key files that a monitor needs besides the desk's, and the id of the first one of each."""
 
 
@@ -341,11 +342,12 @@ def desk_services(settings: Settings, judge: Judge = no_plugins, metrics: Metric
     loaded = load_policy(settings)
     own_keys = seal.read_keys(settings.keys_dir, "seal-desk")
     sample_key = list(seal.read_keys(settings.keys_dir, "sample").values())[-1]
+    names = list(seal.read_keys(settings.keys_dir, PSEUDONYM).values())[-1]
     seat = _seat(settings, DESK, loaded, own_keys, metrics)
     topics = seat.topics
     asking = seals_at(settings.keys_dir, ASKING)
     desk = Desk(
-        DeskSettings(topics, own_keys, asking, sample_key, seat.slot.instance),
+        DeskSettings(topics, own_keys, asking, sample_key, names, seat.slot.instance),
         seat.policies,
         lambda: seat.view.audience,
     )
@@ -407,6 +409,7 @@ def monitor_services(settings: Settings, judge: Judge = no_plugins, metrics: Met
         seal_key=list(seal.read_keys(keys_dir, "seal-monitor").values())[-1],
         signing=monitor_key(read_signing_keys(keys_dir), str(keys_dir)),
         names=list(seal.read_keys(keys_dir, PSEUDONYM).values())[-1],
+        policies={} if settings.policy is None else {(loaded := load_policy(settings)).digest: loaded.policy},
     )
     monitor = Monitor(spec, MonitorMetrics(metrics))
     version = {"version": __version__, "instance": slot.instance, "role": MONITOR}

@@ -10,6 +10,7 @@ import pytest
 
 from hitl_stream.core.events import Effect, Mode, Purpose, Refusal, Rejection
 from hitl_stream.core.review import State
+from hitl_stream.roles.desk import PURPOSES
 from hitl_stream.roles.desk_state import KEEP_ENDED_MS
 from hitl_stream.wire import records
 from hitl_stream.wire.codec import Decoded, decode_bytes
@@ -552,13 +553,10 @@ def test_no_effect_but_applied_lets_anything_run(effect: Effect, work: Workplace
 
 
 def test_every_purpose_is_asked_for_by_one_role_only():
-    assert set(Purpose) - {Purpose.SECOND} == set(_purposes())
-
-
-def _purposes() -> set[Purpose]:
-    from hitl_stream.roles.desk import PURPOSES
-
-    return set(PURPOSES.values())
+    whose = {purpose: role for (_, role), purposes in PURPOSES.items() for purpose in purposes}
+    asked_by = [(purpose, role) for (_, role), purposes in PURPOSES.items() for purpose in purposes]
+    assert set(whose) == set(Purpose)
+    assert set(asked_by) == set(whose.items())
 
 
 def test_the_cluster_is_asked_for_when_a_verdict_comes(work: Workplace):

@@ -14,23 +14,29 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import structs
+
 from hitl_stream.core.batch import Lot
+from hitl_stream.core.commands import ReviewerChange
+from hitl_stream.core.control import Said
 from hitl_stream.core.events import DeskTally, Mode
 from hitl_stream.core.review import Review
 from hitl_stream.core.switches import Switch
-from hitl_stream.core.verdicts import VERDICT_TYPES, BatchRelease, Edit, PairChoice, Skipped, Verdict
+from hitl_stream.core.verdicts import VERDICT_TYPES, BatchRelease, Edit, PairChoice, Qualified, Skipped, Verdict
 from hitl_stream.core.window import IdBudget
 from hitl_stream.lane.step import Moment, Output, Result
 from hitl_stream.roles.desk import INPUTS, Desk, DeskSettings
 from hitl_stream.roles.desk_card import Card, lot_name
 from hitl_stream.roles.desk_state import Ended, Item
 from hitl_stream.roles.policies import Policies
-from hitl_stream.wire.desk_records import VerdictRecord
-from hitl_stream.wire.records import encode
-from hitl_stream.wire.seal import SealKey
+from hitl_stream.wire.codec import Decoded, decode_bytes
+from hitl_stream.wire.desk_records import VerdictRecord, decision_of
+from hitl_stream.wire.records import DECISION, Routed, encode, head_of, time_text
+from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealer
 from hitl_stream.wire.signing import SigningKey, key_entry, new_signing_key, sign
 from hitl_stream.wire.topics import TopicSet
 from hitl_stream.wire.verdicts import verdict_value, view_of
+from hitl_stream.wire.watched import pseudonym, seeded_value
 from support.make import DESK_KEY, NOW_MS, SAMPLE_KEY, SEAL_KEY, FakeRecord, acme, make_router
 
 CLUSTER = "cluster-1"
@@ -39,6 +45,7 @@ ANA = new_signing_key("ana-1", "ana")
 ROBOT = new_signing_key("robot-1", "robot", "service")
 EXECUTOR_KEY = SealKey("e1", b"\x04" * 32)
 MONITOR_KEY = SealKey("m1", b"\x05" * 32)
+NAMES_KEY = SealKey("p1", b"\x06" * 32)
 START = datetime(2020, 1, 1, tzinfo=UTC)
 END = datetime(2030, 1, 1, tzinfo=UTC)
 PREFIX = "hitl."
@@ -66,7 +73,7 @@ class Workplace:
             "executor": {EXECUTOR_KEY.key_id: EXECUTOR_KEY},
             "monitor": {MONITOR_KEY.key_id: MONITOR_KEY},
         }
-        settings = DeskSettings(TopicSet(partitions=1), {DESK_KEY.key_id: DESK_KEY}, asking, SAMPLE_KEY)
+        settings = DeskSettings(TopicSet(partitions=1), {DESK_KEY.key_id: DESK_KEY}, asking, SAMPLE_KEY, NAMES_KEY)
         self.desk = Desk(settings, Policies(policy, "d" * 64, self.control), lambda: CLUSTER)
         self.routing = self.router.state(IdBudget())
         self.state = self.desk.state()
@@ -150,14 +157,46 @@ class Workplace:
         """Let a labeller compare a pair."""
         self._judge(PairChoice, by, role, {"pair": pair, "choice": choice, "left": left})
 
-    def _judge(self, make: Any, by: str, role: str, fields: dict[str, Any], shown: str = "{}") -> None:
+    def _judge(
+        self, make: Any, by: str, role: str, fields: dict[str, Any], shown: str = "{}", key: SigningKey = CONSOLE
+    ) -> None:
         now_s = self.now_ms // 1000
         claims = make(
-            aud=CLUSTER, kid=CONSOLE.key_id, iss=CONSOLE.holder, jti=f"v-{next(self._numbers)}", iat=now_s,
+            aud=CLUSTER, kid=key.key_id, iss=key.holder, jti=f"v-{next(self._numbers)}", iat=now_s,
             exp=now_s + 900, by=by, role=role, painted=when(self.now_ms - 5_000), decided=when(self.now_ms),
             view=view_of(shown), policy="d" * 64, epoch=self.epoch, **fields,
         )  # fmt: skip
-        self.append("verdicts", verdict_value(CONSOLE, claims, shown))
+        self.append("verdicts", verdict_value(key, claims, shown))
+
+    def qualify(self, by: str, right: int = 40, of: int = 40, key: SigningKey = CONSOLE) -> None:
+        """Let the console say that somebody has taken a quiz."""
+        self._judge(Qualified, by, "trader", {"class_": "bid.adjust", "right": right, "of": of}, key=key)
+
+    def watch(self, name: str, level: int) -> None:
+        """Let the monitor say how closely a person is watched."""
+        self.epoch += 1
+        self.control.epoch = self.control.decided_at = self.epoch
+        person = pseudonym(NAMES_KEY, name)
+        change = ReviewerChange(
+            aud=CLUSTER, kid="m", iss="monitor", jti=f"r-{self.epoch}", iat=0, exp=1, person=person, level=level,
+            reason="row 2",
+        )  # fmt: skip
+        self.control.reviewers[person] = Said(self.epoch, change)
+
+    def seed(self, asked: str, raw: bytes, **parts: Any) -> FakeRecord:
+        """Let the monitor ask people: the decision whose head is `asked`, with `parts` replaced, about these bytes."""
+        decoded = decode_bytes(raw, {})
+        assert isinstance(decoded, Decoded), decoded
+        decision = decision_of(Routed(topic="", head=asked, seal=""), raw)
+        fields = {
+            "action_id": decoded.action.action_id,
+            "hash": decoded.hash,
+            "moment": time_text(self.now_ms),
+            **parts,
+        }
+        value = seeded_value(structs.replace(decision, **fields), raw)
+        seal = sealer(MONITOR_KEY, PREFIX + "review.seeded", DECISION)(head_of(value))
+        return self.append("review.seeded", value, b"k", [(TYPE_HEADER, DECISION.encode()), (SEAL_HEADER, seal)])
 
     def follow(self, name: str, value: bytes, key: bytes) -> None:
         """Append a record to a topic that the desk follows."""

@@ -52,9 +52,8 @@ def test_without_the_key_nobody_can_tell_a_name() -> None:
 def test_a_second_is_no_item_of_a_first_kind() -> None:
     item = item_id(KEY, "hitl.review", 3, 512)
 
-    assert second_of(item) == item + "+2"
-    assert not NAME.fullmatch(second_of(item))
-    assert second_of(second_of(item)) != second_of(item)
+    assert NAME.fullmatch(second_of(KEY, item)), "it looks like any other"
+    assert second_of(KEY, item) not in (item, second_of(KEY, second_of(KEY, item)))
 
 
 def test_a_score_is_fixed_by_key_root_and_index() -> None:

@@ -24,6 +24,7 @@ from hitl_stream.core.verdicts import (
     Edit,
     Judged,
     PairChoice,
+    Qualified,
     Skipped,
 )
 from hitl_stream.wire.desk_records import HumanDecision, VerdictRecord
@@ -62,6 +63,7 @@ SAID: tuple[Judged, ...] = (
     words(make=BatchRelease, batch="acme/acc-17/b-7", size=1488, root="3c" * 32, by="ed", role="editor"),
     words(make=PairChoice, pair="p-9", left="b", choice="tie", by="lee", role="labeller"),
     words(make=Skipped, item="r7k2m4qabcdefghi", how="lapse"),
+    words(make=Qualified, class_="bid.adjust", right=36, of=40),
 )
 ONE = words(hash="9f" * 32)
 VALUE = verdict_value(CONSOLE_KEY, ONE, SHOWN)

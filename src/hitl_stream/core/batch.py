@@ -32,6 +32,7 @@ from hitl_stream.core.events import Effect, Purpose, Refusal
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.review import TIER_MAX, Asked, Need, Review, State
 from hitl_stream.core.verdicts import LOT_MAX, BatchRelease, Verdict
+from hitl_stream.core.vigilance import Level
 
 Score = Callable[[bytes, int, bytes], bytes]
 """A keyed digest of (root, place in the tree, action hash). The members with the smallest ones are drawn."""
@@ -289,6 +290,8 @@ def release(lot: Lot, claims: BatchRelease, asked: Asked, policy: Policy) -> Lot
         return LotTurn(lot=lot, effect=Effect.REFUSED, refusal=Refusal.SAMPLE)
     if claims.batch != lot.key or claims.size != len(lot.members):
         return LotTurn(lot=lot, effect=Effect.REFUSED, refusal=Refusal.ROOT)
+    if asked.level >= Level.ESCALATED:
+        return LotTurn(lot=lot, effect=Effect.REFUSED, refusal=Refusal.LEVEL)  # any member may be of the highest tier
     turn = review.judge(_as_item(lot), _as_verdict(claims), asked, policy)
     if turn.effect is Effect.REFUSED:
         refusal = Refusal.ROOT if turn.refusal is Refusal.HASH else turn.refusal

@@ -10,7 +10,7 @@ Where an action has nothing that a mutation could change, there is no canary of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
@@ -28,6 +28,13 @@ from hitl_stream.core.verdicts import Edit
 
 MARK = "~"
 """What the id of a canary begins with; no publisher's holds one."""
+
+
+def is_planted(action_id: str) -> bool:
+    """Say whether an action's id is that of a canary, which never runs."""
+    return action_id.startswith(MARK)
+
+
 AGE_MS_MIN = DAY_MS
 WORDS_MIN = 4
 """A shorter text is no text to spoil: what is left out of it, nobody misses."""
@@ -58,7 +65,9 @@ class Judged(Struct, frozen=True):
     decided_ms: int
 
 
-def may_become(judged: Judged, seen_by: frozenset[str], person: str, now_ms: int) -> bool:
+def may_become(
+    judged: Judged, seen_by: Collection[str], person: str, now_ms: int, age_ms_min: int = AGE_MS_MIN
+) -> bool:
     """Say whether a canary for a person may be made from this; `seen_by` are all who have judged it.
 
     What people approved had nothing wrong that they saw: whoever objects to the canary objects to what was planted.
@@ -67,7 +76,7 @@ def may_become(judged: Judged, seen_by: frozenset[str], person: str, now_ms: int
         judged.purpose == Purpose.DECIDE
         and judged.verdict == "approve"
         and judged.effect in (Effect.APPLIED, Effect.WAITING)
-        and now_ms - judged.decided_ms >= AGE_MS_MIN
+        and now_ms - judged.decided_ms >= age_ms_min
         and person not in seen_by
         and person != judged.by
     )

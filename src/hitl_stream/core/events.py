@@ -107,6 +107,10 @@ class Refusal(StrEnum):
     """It releases another batch than there is."""
     REPLAYED = "replayed"
     """The same verdict has counted already."""
+    LEVEL = "level"
+    """Whoever is watched as closely as this approves nothing of the highest tier, and releases no batch."""
+    QUIZ = "quiz"
+    """Too few answers were right."""
 
 
 class Status(StrEnum):

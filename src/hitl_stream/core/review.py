@@ -8,6 +8,7 @@ property test:
   wins.
 - An item that has ended never changes.
 - Only purpose `decide` can lead to an execute record.
+- Who is watched closely can stop anything, and let run less than others: levels only ever ask for more people.
 - A verdict appended before a time is over counts, although the timer has not run; one at that time or after it is late,
   although the timer has not run either.
 
@@ -35,11 +36,14 @@ from hitl_stream.core.events import Effect, End, Purpose, Refusal, Why
 from hitl_stream.core.policy.compile import GRACE_MS
 from hitl_stream.core.policy.model import Policy, Queue
 from hitl_stream.core.verdicts import Verdict
+from hitl_stream.core.vigilance import Level
 
 ESCALATED_MAX = 16
 """Queues whose `next` lead in a circle must not send an item round for ever."""
 HALF = 2
 """Of its SLA an approval may take one in so many parts before it is escalated."""
+PEOPLE_SECONDED = 2
+"""Who must approve where one of them is watched that closely."""
 TIER_MAX = 3
 """The highest tier: decided by Shift and a typed amount, and never faster than its content can be read."""
 
@@ -200,15 +204,17 @@ class Asked(Struct, frozen=True):
     """What is known of a verdict besides its words.
 
     `appended_ms` is its append time, which decides whether it came in time; `stopped_ms` is how long the item's clocks
-    had stood by then. `service`: whoever it names is no person. `covered`: a switch holds the item, as `core.switches.
-    stops` says. `editable`: what `core.edits.editable` says of the action; empty where the changed one would be no
-    action, because it is too long.
+    had stood by then. `level` is how closely whoever it names is watched (`core.vigilance.Level`): from 2 on their
+    approval needs another person's, at 3 they approve nothing of the highest tier. `service`: they are no person.
+    `covered`: a switch holds the item, as `core.switches.stops` says. `editable`: what `core.edits.editable` says of
+    the action; empty where the changed one would be no action, because it is too long.
     """
 
     appended_ms: int
     service: bool = False
     covered: bool = False
     stopped_ms: int = 0
+    level: int = 0
     editable: Mapping[str, Value] = MappingProxyType({})
 
 
@@ -248,13 +254,21 @@ def after(state: State, event: Event) -> State:
 
 
 def judge(review: Review, verdict: Verdict, asked: Asked, policy: Policy) -> Turn:
-    """Say what a verdict does. Its signature, its time to live and what was shown are good already."""
+    """Say what a verdict does. Its signature, its time to live and what was shown are good already.
+
+    One that is refused as `level` sends the item on: the turn's review has moved.
+    """
     if verdict.jti in review.seen:
         return Turn(review=review, effect=Effect.REFUSED, refusal=Refusal.REPLAYED)
     effect = _too_late(review, asked)
     if effect is not None:
         return Turn(review=review, effect=effect)
     refusal = _refusal(review, verdict, asked, policy)
+    if refusal is Refusal.LEVEL and review.purpose is Purpose.DECIDE:
+        sent_on = _escalated(
+            review, _of(review, verdict.role, policy), Event.ESCALATE, policy, asked.appended_ms, asked.stopped_ms
+        )
+        return structs.replace(sent_on, effect=Effect.REFUSED, refusal=refusal)
     if refusal is not None:
         return Turn(review=review, effect=Effect.REFUSED, refusal=refusal)
     counted = structs.replace(review, seen=(*review.seen, verdict.jti))
@@ -450,6 +464,8 @@ def _not_sound(review: Review, verdict: Verdict, asked: Asked, policy: Policy) -
         case "approve":
             if _is_among(verdict.by, review.by):
                 return Refusal.SAME_PERSON
+            if review.tier >= TIER_MAX and asked.level >= Level.ESCALATED:
+                return Refusal.LEVEL
             if review.tier >= TIER_MAX and _dwell_ms(verdict) < review.floor_ms:
                 return Refusal.TOO_FAST
         case "reject":
@@ -477,7 +493,8 @@ def _explained(verdict: Verdict, policy: Policy) -> bool:
 
 def _approved(review: Review, verdict: Verdict, asked: Asked, policy: Policy) -> Turn:
     need = _of(review, verdict.role, policy)
-    review = _with(review, need, structs.replace(need, by=(*need.by, verdict.by)))
+    people = need.people if asked.level < Level.SECONDED else max(need.people, PEOPLE_SECONDED)
+    review = _with(review, need, structs.replace(need, by=(*need.by, verdict.by), people=people))
     if _missing(review):
         return Turn(review=review, effect=Effect.WAITING)
     if review.batch is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from hitl_stream.core.action import Name, Time, Value
 from hitl_stream.core.commands import Command, Digest, Reached, Text
@@ -17,6 +17,7 @@ CHANGES_MAX = 100
 ERRORS_MAX = 16
 LOT_MAX = 10_000
 """Items of one batch."""
+QUIZ_ITEMS_MIN, QUIZ_RIGHT_MIN, QUIZ_ITEMS_MAX = 40, 35, 1_000
 Word = Literal["approve", "reject", "change", "escalate"]
 """Four verdicts of equal weight."""
 Pointer = Annotated[str, Meta(min_length=2, max_length=500, pattern="^/")]
@@ -80,8 +81,24 @@ class Skipped(Judged, frozen=True, kw_only=True, tag="skip"):
     how: Literal["skip", "lapse"]
 
 
-AnyVerdict = Verdict | BatchRelease | PairChoice | Skipped
-VERDICT_TYPES = ("verdict", "batch", "preference", "skip")
+class Qualified(Judged, frozen=True, kw_only=True, tag="qualified"):
+    """A person has taken the quiz of a class: so many of its items right, wrong ones and right ones mixed.
+
+    Only the console says it: it keeps the answers that were right.
+    """
+
+    class_: Name = field(name="class")
+    right: Annotated[int, Meta(ge=0, le=QUIZ_ITEMS_MAX)]
+    of: Annotated[int, Meta(ge=1, le=QUIZ_ITEMS_MAX)]
+
+
+def has_passed(claims: Qualified) -> bool:
+    """Say whether a quiz was passed: at least 35 of 40, or as large a share of more."""
+    return claims.of >= QUIZ_ITEMS_MIN and claims.right * QUIZ_ITEMS_MIN >= claims.of * QUIZ_RIGHT_MIN
+
+
+AnyVerdict = Verdict | BatchRelease | PairChoice | Skipped | Qualified
+VERDICT_TYPES = ("verdict", "batch", "preference", "skip", "qualified")
 """Every `typ` on `verdicts`; a key lists those that it may sign."""
 AS_ROLE = "as:"
 """Before a role among the types of a person's own key: in which roles its holder may decide."""

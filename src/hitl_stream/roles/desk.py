@@ -1,7 +1,7 @@
 """The desk: people decide, exactly once, on the bytes that they saw.
 
 A plain function over a batch of one partition, like the router. Its inputs come merged by append time:
-- a decision that asks people opens an item;
+- a decision that asks people opens an item; one that a monitor asks for opens one item, however often it is said;
 - a verdict is judged by `core.review`: its signature, its time, who may decide, which approvals are missing;
 - a result makes older items on the same field stale; an AI reviewer's opinion is noted on the item.
 What is due by the clock runs only after everything that was appended before has been read, so a verdict that was given
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import structlog
 from msgspec import structs
@@ -38,7 +39,7 @@ from hitl_stream.core.review import (
     overtaken,
 )
 from hitl_stream.core.tier import tier_of
-from hitl_stream.core.verdicts import BatchRelease, PairChoice, Skipped, Verdict
+from hitl_stream.core.verdicts import BatchRelease, PairChoice, Qualified, Skipped, Verdict, has_passed
 from hitl_stream.lane.step import Moment, Record, Result, Step
 from hitl_stream.roles.desk_card import Card, exception_of, fields_of, held_of
 from hitl_stream.roles.desk_lots import AGAIN_MS, ASKS, Lots
@@ -52,12 +53,13 @@ from hitl_stream.wire.codec import Undecodable, decode_bytes
 from hitl_stream.wire.decided import Decided, read_decided, unsubmitted
 from hitl_stream.wire.desk_records import GivenRow, OpinionRow, is_lot, ms_of, read_lot, review_of, state_of
 from hitl_stream.wire.home import home
-from hitl_stream.wire.items import item_id
-from hitl_stream.wire.records import Decision, Routed, time_text
+from hitl_stream.wire.items import item_id, second_of, seeded_item
+from hitl_stream.wire.records import Decision, First, Held, Routed, time_text
 from hitl_stream.wire.results import read_result
-from hitl_stream.wire.seal import SEAL_HEADER, SealKey, sealed
+from hitl_stream.wire.seal import SEAL_HEADER, Draw, SealKey, sealed
 from hitl_stream.wire.topics import TopicSet
 from hitl_stream.wire.verdicts import Given, read_signed, refusal_of
+from hitl_stream.wire.watched import pseudonym
 
 EXECUTOR = "executor"
 TURNS_MAX = 500
@@ -70,14 +72,20 @@ JUDGE_MS_MAX = 7 * 86_400_000
 """What is only judged has no deadline of its own; so long it waits at most."""
 INPUTS = ("review", "escalation", "review.seeded", "verdicts", "results", "opinions")
 FOLLOWED = ("pairs", "preferences")
-PURPOSES = {
-    ("review", "router"): Purpose.DECIDE,
-    ("escalation", "router"): Purpose.DECIDE,
-    ("escalation", EXECUTOR): Purpose.EXCEPTION,
-    ("review.seeded", "router"): Purpose.AUDIT,
-    ("review.seeded", "monitor"): Purpose.CANARY,
-}
+MONITOR = "monitor"
+SEEDED = "review.seeded"
+PURPOSES: Mapping[tuple[str, str], tuple[Purpose, ...]] = MappingProxyType(
+    {
+        ("review", "router"): (Purpose.DECIDE,),
+        ("escalation", "router"): (Purpose.DECIDE,),
+        ("escalation", EXECUTOR): (Purpose.EXCEPTION,),
+        (SEEDED, "router"): (Purpose.AUDIT,),
+        (SEEDED, MONITOR): (Purpose.CANARY, Purpose.SECOND),
+    }
+)
 """What each role may ask people for, and where: a canary in the router's place must never come to run."""
+SECOND_REVIEW = 0.05
+"""The share of judgements that somebody else repeats without knowing of the first, where a class says no other."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,15 @@ class DeskSettings:
     """What one installation says of its desk.
 
     `own_keys` are the desk's, by id, the newest last; `asking` are those of the roles that may open an item. By the
-    `sample_key`, which only routers and desks have, samples of batches are drawn.
+    `sample_key`, which only routers and desks have, samples of batches and blind seconds are drawn. By `names` the
+    monitor calls people in its commands.
     """
 
     topics: TopicSet
     own_keys: Mapping[str, SealKey]
     asking: Mapping[str, Mapping[str, SealKey]]
     sample_key: SealKey
+    names: SealKey
     instance: str = "local/desk/0"
 
 
@@ -107,7 +117,9 @@ class Desk(Step[DeskState]):
         self.control = policies.control
         self.audience = audience
         topics = settings.topics
-        self.papers = Papers(topics, list(settings.own_keys.values())[-1], settings.instance)
+        routers = settings.asking.get("router", {})
+        self.papers = Papers(topics, list(settings.own_keys.values())[-1], settings.instance, routers)
+        self.draw = Draw(settings.sample_key)
         self.inputs = {topics.name(name): name for name in INPUTS}
         self.followed = {topics.name(name): name for name in FOLLOWED}
 
@@ -128,6 +140,14 @@ class Desk(Step[DeskState]):
         for name in state.overdue(moment.now_ms, TURNS_MAX):
             run.due(name)
         return run.result()
+
+    def level(self, name: str) -> int:
+        """Return how closely a person is watched, as the monitor has signed it (`core.vigilance.Level`)."""
+        reviewers = self.control.reviewers
+        if not reviewers:
+            return 0
+        said = reviewers.get(pseudonym(self.settings.names, name))
+        return 0 if said is None else said.command.level
 
     def recall(self, state: DeskState, record: Record) -> None:
         """Fold one record of `reviews`. What is not ours is as if it were not there."""
@@ -160,6 +180,11 @@ class Desk(Step[DeskState]):
             state.recall_lot(key, held_of(found, record.partition, record.timestamp))
 
 
+def purpose_of(name: str, role: str, decision: Held) -> Purpose | None:
+    """Return what a role asks people for by a decision; None: it may not ask that there."""
+    return next((purpose for purpose in PURPOSES[name, role] if purpose == decision.purpose), None)
+
+
 class _Batch:
     """One batch of records on its way through the desk."""
 
@@ -168,7 +193,7 @@ class _Batch:
         self.policy: Compiled = desk.policies.at(moment.now_ms)
         switches = desk.control.switches
         self.writing = Writing(desk.papers, draft, moment, self.policy, switches, self._followed)
-        self.lots = Lots(self.writing, desk.settings.sample_key)
+        self.lots = Lots(self.writing, desk.settings.sample_key, desk.level)
 
     def _followed(self, index: int, lot: str, review: Review) -> None:
         self.lots.followed(index, lot, review)
@@ -197,6 +222,9 @@ class _Batch:
             self.writing.dead(index, record, found)
             return
         card, review = found
+        if self.writing.draft.get(review.item) is not None:
+            self.writing.tally.repeated += 1  # a monitor that was interrupted has said it again
+            return
         self.writing.tally.opened[card.state.queue] += 1
         lot = self.lots.taking(record, card, review)
         if lot is None:
@@ -210,9 +238,10 @@ class _Batch:
         if isinstance(decided, Undecodable):
             return decided
         decision, decoded = decided.decision, decided.decoded
-        purpose = PURPOSES[name, role]
-        if decision.purpose != purpose:
-            return Undecodable(ErrorClass.UNKNOWN_TYPE, f"purpose {decision.purpose!r:.40} of {role}, not {purpose}")
+        purpose = purpose_of(name, role, decision)
+        if purpose is None:
+            expected = " or ".join(PURPOSES[name, role])
+            return Undecodable(ErrorClass.UNKNOWN_TYPE, f"purpose {decision.purpose!r:.40} of {role}, not {expected}")
         place = decision.entity.account or decision.agent.id
         at_home = home(decision.tenant, place, self.desk.settings.topics.partitions)
         if at_home != record.partition:
@@ -224,11 +253,12 @@ class _Batch:
         action = structs.replace(decoded.action, tenant=decision.tenant)
         policy = self.policy.policy
         barred = [*owners_of(policy, decision.agent.id), *([decision.by] if decision.by else [])]
+        barred += [decision.first.by] if decision.first is not None else []
         only_judged = purpose is not Purpose.DECIDE
         execute_by_ms = routed_ms + JUDGE_MS_MAX if only_judged else until_ms
         moves = not only_judged and action.expires_at is None
         review = Review(
-            item=item_id(self.desk.papers.key, record.topic, record.partition, record.offset),
+            item=self._name(record, role, decision),
             purpose=purpose,
             hash=decision.hash,
             state=State.OPEN,
@@ -247,8 +277,16 @@ class _Batch:
             source=f"{record.topic}/{record.partition}/{record.offset}",
             routed=Routed(topic=record.topic, head=decided.head.decode(), seal=seal),
             exception=exception_of(record.value or b"") if role == EXECUTOR else None,
+            first=decision.first,
         )
         return Card(state, decision, decoded), review
+
+    def _name(self, record: Record, role: str, decision: Held) -> str:
+        """Return what the item is called: by its record's place, or, where a monitor may repeat it, by what it asks."""
+        key = self.desk.papers.key
+        if role == MONITOR:
+            return seeded_item(key, decision.tenant, decision.action_id, decision.purpose)
+        return item_id(key, record.topic, record.partition, record.offset)
 
     def _whose(self, record: Record, name: str) -> tuple[str, Decided | Undecodable]:
         """Read a decision under the keys of the roles that may ask here; return whose it is."""
@@ -292,6 +330,8 @@ class _Batch:
                 self.lots.release(index, record, found, found.claims, refusal)
             case PairChoice():
                 self._label(index, record, found.claims, refusal)
+            case Qualified():
+                self._qualified(index, found.claims, refusal)
 
     def _judge(self, index: int, record: Record, given: Given, verdict: Verdict, refusal: Refusal | None) -> None:
         """Say what a verdict does, and write what follows from it."""
@@ -310,12 +350,15 @@ class _Batch:
         proposal, paths = self._proposal(card, verdict)
         stopped = self.writing.stopped_ms(kept, record.timestamp)
         covered = bool(self.writing.covering(kept.target, kept.passes))
-        asked = Asked(record.timestamp, covered=covered, stopped_ms=stopped, editable=paths)
+        level = self.desk.level(verdict.by)
+        asked = Asked(record.timestamp, covered=covered, stopped_ms=stopped, level=level, editable=paths)
         turn = judge(kept.review, verdict, asked, self.policy.policy)
         if turn.refusal is Refusal.REPLAYED:
             self.writing.tally.repeated += 1
             return
         self.writing.decided(index, record, given, verdict, turn.effect, turn.refusal, card, kept)
+        if turn.refusal is Refusal.LEVEL and turn.review is not kept.review:
+            self.writing.follow(index, record.partition, card, turn, kept)
         if turn.effect not in (Effect.APPLIED, Effect.WAITING):
             return
         if verdict.verdict == "approve":
@@ -324,6 +367,53 @@ class _Batch:
         if verdict.verdict in ("reject", "change"):
             self.writing.feedback(index, record, card, verdict)
         self.writing.follow(index, record.partition, card, turn, kept, verdict, proposal)
+        if turn.review.ended:
+            self._second(index, card, turn.review, verdict)
+
+    def _second(self, index: int, card: Card, ended: Review, verdict: Verdict) -> None:
+        """Put some of what was approved or rejected to somebody else, who does not know of it; nothing runs by that."""
+        policy, decision = self.policy.policy, card.decision
+        if ended.purpose is not Purpose.DECIDE or card.lot is not None or verdict.verdict not in ("approve", "reject"):
+            return  # a batch has its own sample
+        cls = policy.classes.get(decision.type)
+        share = SECOND_REVIEW if cls is None or cls.second_review is None else float(cls.second_review)
+        origin = Origin.of(card.state.source)
+        drawn = self.desk.draw.lot(origin.topic, origin.partition)
+        queue = policy.queues.get(ended.needs[0].queue)
+        if (queue is not None and queue.external) or not drawn(origin.offset, card.decoded.digest, share):
+            return
+        now_ms = self.writing.moment.now_ms
+        until_ms = now_ms + JUDGE_MS_MAX
+        review = structs.replace(
+            ended,
+            item=second_of(self.desk.papers.key, ended.item),
+            purpose=Purpose.SECOND,
+            state=State.OPEN,
+            needs=needs_of([(ended.needs[0].queue, 1)], policy, now_ms, until_ms),
+            barred=tuple(dict.fromkeys((*ended.barred, *ended.by, verdict.by))),
+            for_=None,
+            opened_ms=now_ms,
+            execute_by_ms=until_ms,
+            latest_ms=None,
+            escalated=0,
+            seen=(),
+        )
+        first = First(verdict.by, verdict.verdict)
+        state = state_of(review, source=card.state.source, routed=card.state.routed, first=first)
+        self.writing.tally.opened[state.queue] += 1
+        self.writing.write(index, card.partition, structs.replace(card, state=state), review)
+
+    def _qualified(self, index: int, claims: Qualified, refusal: Refusal | None) -> None:
+        """Tell the monitor that somebody has qualified anew. Only the console knows: it has the answers."""
+        entry = self.desk.control.keys.get(claims.kid)
+        if refusal is None and (entry is None or entry.kind != "service"):
+            refusal = Refusal.PERSON
+        if refusal is None and not has_passed(claims):
+            refusal = Refusal.QUIZ
+        if refusal is not None:
+            self.writing.tally.refused[refusal] += 1
+            return
+        self.writing.qualified(index, claims)
 
     def _proposal(self, card: Card, verdict: Verdict) -> tuple[bytes | None, Mapping[str, Value]]:
         """Return the action that a person proposes in place of this one, and what may be changed of it."""

@@ -18,14 +18,13 @@ from hitl_stream.wire import desk_records, records
 from hitl_stream.wire.codec import Decoded, decode_bytes
 from hitl_stream.wire.desk_records import LotState, ReviewState, decision_of, decode_review, lot_of
 from hitl_stream.wire.home import key_of
-from hitl_stream.wire.records import Decision
 
 
 class Card(Struct, frozen=True):
     """What stands in an item's record: its state, the router's decision, and the action as the router read it."""
 
     state: ReviewState
-    decision: Decision
+    decision: records.Held
     decoded: Decoded
 
     @classmethod

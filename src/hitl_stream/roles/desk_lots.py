@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import structs
 
 from hitl_stream.core import batch as lots
@@ -31,11 +33,15 @@ BASELINES = ("class.level", "class.review")
 
 
 class Lots:
-    """The batches that one batch of records is about; samples are drawn by `sample_key`."""
+    """The batches that one batch of records is about; samples are drawn by `sample_key`.
 
-    def __init__(self, writing: Writing, sample_key: SealKey) -> None:
+    `level` tells how closely a person is watched.
+    """
+
+    def __init__(self, writing: Writing, sample_key: SealKey, level: Callable[[str], int]) -> None:
         self.writing = writing
         self.sample_key = sample_key
+        self.level = level
 
     def taking(self, record: Record, card: Card, review: Review) -> Held | None:
         """Return the batch that takes an item, if its class has batches and its action names one."""
@@ -126,9 +132,8 @@ class Lots:
                 self.writing.tally.repeated += 1
                 return
             stopped = 0  # a release stops nothing and starts nothing: each member is compared with the switches
-            turn = lots.release(
-                held.lot, claims, Asked(record.timestamp, stopped_ms=stopped), self.writing.policy.policy
-            )
+            asked = Asked(record.timestamp, stopped_ms=stopped, level=self.level(claims.by))
+            turn = lots.release(held.lot, claims, asked, self.writing.policy.policy)
             effect, why = turn.effect, turn.refusal
             if effect in (Effect.APPLIED, Effect.WAITING):
                 row = GivenRow(given.jws, time_text(record.timestamp))

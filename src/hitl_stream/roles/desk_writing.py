@@ -5,28 +5,31 @@ One `Writing` serves one batch of records. What it writes goes into one transact
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
+import structlog
 from msgspec import structs
 
+from hitl_stream.core.canaries import is_planted
 from hitl_stream.core.edits import diff
-from hitl_stream.core.events import DeskTally, Effect, Purpose, Refusal
+from hitl_stream.core.events import DeskTally, Effect, ErrorClass, Purpose, Refusal
 from hitl_stream.core.policy.compile import Compiled
 from hitl_stream.core.review import Deed, Review, Turn
 from hitl_stream.core.switches import Switch, Switches, Target, reduces, stopped_ms, stops, target_of
-from hitl_stream.core.verdicts import Skipped, Verdict
+from hitl_stream.core.verdicts import Qualified, Skipped, Verdict
 from hitl_stream.lane.step import Header, Moment, Output, Record
 from hitl_stream.roles.desk_card import Card, traces
 from hitl_stream.roles.desk_state import KEEP_ENDED_MS, DeskDraft, Item
 from hitl_stream.wire import desk_records, judged, records
-from hitl_stream.wire.approved import approved_value
+from hitl_stream.wire.approved import ASKING, approved_value
 from hitl_stream.wire.codec import Decoded, Undecodable, decode_bytes
 from hitl_stream.wire.dead_letter import dead_letter
 from hitl_stream.wire.desk_records import review_value, state_with
 from hitl_stream.wire.home import partition_of
 from hitl_stream.wire.records import Proof
-from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealer
+from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealed, sealer
 from hitl_stream.wire.topics import TABLE, TopicSet
 from hitl_stream.wire.verdicts import Given
 from hitl_stream.wire.via import via_headers
@@ -45,15 +48,19 @@ WRITES = {
 }
 """The topics that the desk seals records for, and their types."""
 ACTIONS = "actions"
+NOBODY: Mapping[str, SealKey] = MappingProxyType({})
 
 
 class Papers:
-    """The desk's topics and its seal."""
+    """The desk's topics and its seal, and the routers', whose decisions alone may come to run."""
 
-    def __init__(self, topics: TopicSet, key: SealKey, instance: str) -> None:
+    def __init__(
+        self, topics: TopicSet, key: SealKey, instance: str, router_keys: Mapping[str, SealKey] = NOBODY
+    ) -> None:
         self.topics = topics
         self.key = key
         self.instance = instance
+        self.router_keys = router_keys
         self.names = {name: topics.name(name) for name in (*WRITES, ACTIONS, "dlq")}
         self._seals = {name: sealer(key, self.names[name], kind) for name, kind in WRITES.items()}
         self._types = {name: (TYPE_HEADER, kind.encode()) for name, kind in WRITES.items()}
@@ -129,6 +136,12 @@ class Writing:
         self.write(index, partition, card, turn.review, None if turn.end is None else turn.end.value)
 
     def _execute(self, index: int, partition: int, card: Card, review: Review, kept: Item, proof: Proof | None) -> None:
+        """Let it run. What `core.review` would never let come here, a planted action, is stopped here all the same."""
+        fault = self._never_runs(card)
+        if fault is not None:
+            self.tally.dead[ErrorClass.SEAL] += 1
+            structlog.get_logger(role=ROLE).error("nothing was let run", item=review.item, why=fault)
+            return
         value = approved_value(
             card.state.routed, card.decision, card.raw,
             by=review.by,
@@ -140,6 +153,17 @@ class Writing:
         )  # fmt: skip
         self.emit("execute", partition, kept.key, value, traces(card), index)
         self.tally.executed += 1
+
+    def _never_runs(self, card: Card) -> str | None:
+        """Say why an action must not come to run, whatever people said of it; each reason is enough by itself."""
+        routed = card.state.routed
+        if is_planted(card.decision.action_id):
+            return f"its id, {card.decision.action_id:.60}, is that of a planted action"
+        asked = routed.topic in (self.papers.topics.name(name) for name in ASKING)
+        keys = self.papers.router_keys
+        if not asked or not sealed(keys, routed.topic, records.DECISION, routed.head.encode(), routed.seal.encode()):
+            return f"no router has asked for it on {routed.topic:.80}"
+        return None
 
     def _park(self, index: int, partition: int, card: Card, kept: Item) -> None:
         """Send it to `held` as the router had it: once nothing holds it any more, everybody is asked again."""
@@ -205,6 +229,7 @@ class Writing:
             source=f"{record.topic}/{record.partition}/{record.offset}",
             jws=given.jws,
             shown=given.shown,
+            asked=card.state.routed.head if card is not None else None,
             review=kept.review if kept is not None else None,
             queue=kept.queue if kept is not None else None,
             decision=card.decision if card is not None else None,
@@ -220,7 +245,7 @@ class Writing:
             self.tally.wait_s.append((record.timestamp - kept.review.opened_ms) / 1000)
 
     def observe(self, index: int, record: Record, claims: Verdict | Skipped, card: Card, kept: Item) -> None:
-        value = judged.observation_value(claims, kept.review, kept.queue, card.decision, card.action)
+        value = judged.observation_value(claims, kept.review, kept.queue, card.decision, card.action, card.state.first)
         topics = self.papers.topics
         by_person = partition_of(claims.by.encode(), topics.count("observations"))
         self.emit("observations", by_person, claims.by.encode(), value, index=index)
@@ -228,6 +253,11 @@ class Writing:
             for gate in dict.fromkeys(row.gate for row in card.decision.reasons if row.gate is not None):
                 where = partition_of(gate.encode(), topics.count("evidence"))
                 self.emit("evidence", where, gate.encode(), value, index=index)
+
+    def qualified(self, index: int, claims: Qualified) -> None:
+        """Tell the monitor that somebody has qualified anew."""
+        by_person = partition_of(claims.by.encode(), self.papers.topics.count("observations"))
+        self.emit("observations", by_person, claims.by.encode(), judged.qualified_value(claims), index=index)
 
     def feedback(self, index: int, record: Record, card: Card, verdict: Verdict) -> None:
         key = f"{verdict.item}/{record.offset}".encode()

@@ -24,6 +24,7 @@ from mode import Service
 from msgspec import structs
 
 from hitl_stream.core.action import Action, Value
+from hitl_stream.core.canaries import is_planted
 from hitl_stream.core.events import After, ErrorClass, ExecutorTally, Mode, Outcome, Purpose, Status, Why
 from hitl_stream.core.events import End as EndName
 from hitl_stream.core.gate import Answer, Close, Look, Past, Permit, Run, SendBack, Skip, Wait, gate, permits
@@ -213,6 +214,8 @@ class Executor(Caller):
     ) -> Carry | Undecodable:
         if decision.purpose != Purpose.DECIDE:
             return Undecodable(ErrorClass.UNKNOWN_TYPE, f"purpose {decision.purpose!r:.60} never runs")
+        if is_planted(decision.action_id):
+            return Undecodable(ErrorClass.UNKNOWN_TYPE, f"the id {decision.action_id!r:.60} is a planted action's")
         place = decision.entity.account or decision.agent.id
         at_home = home(decision.tenant, place, self.settings.topics.partitions)
         if at_home != record.partition:

@@ -23,6 +23,7 @@ from hitl_stream.wire.codec import Decoded, Undecodable
 from hitl_stream.wire.decided import decided_action, unsealed, unsubmitted
 from hitl_stream.wire.records import (
     ACTION_MARK,
+    First,
     Held,
     Routed,
     decode_held,
@@ -64,10 +65,10 @@ class OpinionRow(Struct, frozen=True, kw_only=True):
 class ReviewState(Struct, frozen=True, kw_only=True):
     """One item on `reviews`, by its key, as the desk has it. Written anew at each change; the desk's changelog.
 
-    `not_`: who may not decide it. `hash` is the action's, `execute_by` the deadline, which no switch stops, `latest`
-    how far it may move (null: it stays). `queue`: where it waits. `covered`: switches that held it when it was written.
-    `source`: topic/partition/offset of the record that opened it. `given`: the approvals so far. `seen`: the `jti` of
-    the verdicts that have counted.
+    `not_`: who may not decide it. `first`: the judgement that it asks for again. `hash` is the action's, `execute_by`
+    the deadline, which no switch stops, `latest` how far it may move (null: it stays). `queue`: where it waits.
+    `covered`: switches that held it when it was written. `source`: topic/partition/offset of the record that opened it.
+    `given`: the approvals so far. `seen`: the `jti` of the verdicts that have counted.
     """
 
     item: str
@@ -75,6 +76,7 @@ class ReviewState(Struct, frozen=True, kw_only=True):
     purpose: str
     for_: str | None = msgspec.field(default=None, name="for")
     not_: tuple[str, ...] = msgspec.field(default=(), name="not")
+    first: First | None = None
     hash: str
     queue: str
     opened: str
@@ -142,7 +144,8 @@ class VerdictRecord(Struct, frozen=True):
 class HumanDecision(Struct, frozen=True, kw_only=True):
     """One judgement on `decisions`, with the original bytes and what was shown. Key: `<item>/<n>`.
 
-    `n` is the offset of its record on `verdicts`, `source` the whole place of that.
+    `n` is the offset of its record on `verdicts`, `source` the whole place of that. `asked` is the head of the decision
+    that asked, as it was sealed; null where nobody knows the item.
     """
 
     item: str
@@ -168,25 +171,24 @@ class HumanDecision(Struct, frozen=True, kw_only=True):
     source: str
     jws: str
     shown: str
+    asked: str | None = None
     action: Raw = msgspec.field(default_factory=Raw)
 
 
-class First(Struct, frozen=True):
-    """The judgement that a blind second one repeats."""
-
-    by: str
-    verdict: str
-
-
 class Observation(Struct, frozen=True, kw_only=True):
-    """How one person judged one item: `observations` (key: reviewer), and `evidence` (key: gate) of audit copies."""
+    """How one person judged one item: `observations` (key: reviewer), and `evidence` (key: gate) of audit copies.
+
+    `planted` is the type of a canary's error, `caught` whether it was seen; `first` is whom and what a blind second
+    judgement repeats. `verdict` is a word of `core.verdicts`, skip or lapse. A quiz that was passed is one, too
+    (purpose quiz, verdict passed), of no item and no agent, for every queue.
+    """
 
     item: str
     reviewer: str
     tenant: str
     queue: str
     class_: str = msgspec.field(name="class")
-    agent: Agent
+    agent: Agent | None = None
     purpose: str
     verdict: str
     code: str | None = None

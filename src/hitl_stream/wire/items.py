@@ -14,24 +14,26 @@ from hitl_stream.wire.seal import SealKey
 ITEM_BYTES = 10
 """Eighty bits: 16 letters of base32. Of a billion items two share a name with a probability of 4e-7."""
 SCORE_BYTES = 16
-SECOND = "+2"
-"""Behind the name of an item: its blind second. The alphabet of base32 has no `+`."""
 
 
 def item_id(key: SealKey, topic: str, partition: int, offset: int) -> str:
     """Return the name of the item that the record at a place opens: 16 of a-z and 2-7."""
-    place = f"{topic}/{partition}/{offset}".encode()
-    digest = hashlib.blake2b(place, key=key.key, digest_size=ITEM_BYTES, person=b"hitl-item").digest()
+    return _name(key, f"{topic}/{partition}/{offset}", b"hitl-item")
+
+
+def second_of(key: SealKey, item: str) -> str:
+    """Return the name of the blind second of an item. It looks like any other."""
+    return _name(key, item, b"hitl-second")
+
+
+def seeded_item(key: SealKey, tenant: str, action_id: str, purpose: str) -> str:
+    """Return the name of the item that a monitor's record asks for, however often it is said: it opens one item."""
+    return _name(key, "\0".join((tenant, action_id, purpose)), b"hitl-seeded")
+
+
+def _name(key: SealKey, text: str, person: bytes) -> str:
+    digest = hashlib.blake2b(text.encode(), key=key.key, digest_size=ITEM_BYTES, person=person).digest()
     return base64.b32encode(digest).decode().lower()
-
-
-def second_of(item: str) -> str:
-    """Return the name of the blind second of an item.
-
-    >>> second_of("r7k2m4qabcdefghi")
-    'r7k2m4qabcdefghi+2'
-    """
-    return item + SECOND
 
 
 def score(key: SealKey, root: bytes, index: int) -> bytes:

@@ -10,9 +10,9 @@ from msgspec import Raw
 from hitl_stream.core.action import Action
 from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.dwell import assets_shown, words_shown
-from hitl_stream.core.events import Effect, End, Why
+from hitl_stream.core.events import Effect, End, Purpose, Why
 from hitl_stream.core.review import Review
-from hitl_stream.core.verdicts import Judged, PairChoice, Skipped, Verdict
+from hitl_stream.core.verdicts import Judged, PairChoice, Qualified, Skipped, Verdict
 from hitl_stream.wire.desk_records import (
     DiffRow,
     Feedback,
@@ -22,7 +22,7 @@ from hitl_stream.wire.desk_records import (
     Preference,
     ms_of,
 )
-from hitl_stream.wire.records import Closed, Decision, encode, shared, time_text
+from hitl_stream.wire.records import Closed, Decision, First, Held, encode, shared, time_text
 
 
 def closed_value(
@@ -47,6 +47,7 @@ def decision_value(
     source: str,
     jws: str,
     shown: str,
+    asked: str | None = None,
     review: Review | None = None,
     queue: str | None = None,
     decision: Decision | None = None,
@@ -79,14 +80,24 @@ def decision_value(
         source=source,
         jws=jws,
         shown=shown,
+        asked=asked,
         action=Raw(b"null" if raw is None else raw),
     )
     return encode(record)
 
 
-def observation_value(claims: Judged, review: Review, queue: str, decision: Decision, action: Action) -> bytes:
+OBJECTS = ("reject", "change", "escalate")
+"""The words by which somebody says that not everything is right; a canary is caught by any of them."""
+QUIZ = "quiz"
+PASSED = "passed"
+
+
+def observation_value(
+    claims: Judged, review: Review, queue: str, decision: Held, action: Action, first: First | None = None
+) -> bytes:
     """Return the value of an observation of one person judging, skipping or letting go of one item."""
     verdict = claims if isinstance(claims, Verdict) else None
+    judges_canary = review.purpose is Purpose.CANARY and verdict is not None
     shown_ms, decided_ms = milliseconds(claims.painted), milliseconds(claims.decided)
     record = Observation(
         item=review.item,
@@ -100,6 +111,9 @@ def observation_value(claims: Judged, review: Review, queue: str, decision: Deci
         code=None if verdict is None else verdict.code,
         errors=() if verdict is None else verdict.errors,
         gates=tuple(dict.fromkeys(reason.gate for reason in decision.reasons if reason.gate is not None)),
+        planted=decision.planted if review.purpose is Purpose.CANARY else None,
+        caught=_word(claims) in OBJECTS if judges_canary else None,
+        first=first,
         shown_at=time_text(shown_ms),
         decided_at=time_text(decided_ms),
         dwell_s=max(0, decided_ms - shown_ms) / 1000,
@@ -109,6 +123,27 @@ def observation_value(claims: Judged, review: Review, queue: str, decision: Deci
         score=None if decision.score is None else decision.score.total,
         p=None if decision.audit is None else decision.audit.p,
         policy=decision.policy,
+    )
+    return encode(record)
+
+
+def qualified_value(claims: Qualified) -> bytes:
+    """Return the value of an observation of one person passing a quiz: of no item, in every queue."""
+    record = Observation(
+        item="",
+        reviewer=claims.by,
+        tenant="",
+        queue="",
+        class_=claims.class_,
+        purpose=QUIZ,
+        verdict=PASSED,
+        shown_at=time_text(milliseconds(claims.painted)),
+        decided_at=time_text(milliseconds(claims.decided)),
+        dwell_s=0.0,
+        floor_s=0.0,
+        words=0,
+        assets=0,
+        policy=claims.policy,
     )
     return encode(record)
 

@@ -118,10 +118,23 @@ class Parked(Struct, frozen=True, kw_only=True):
     switches: tuple[int, ...] = ()
 
 
+class First(Struct, frozen=True):
+    """The judgement that a blind second one repeats."""
+
+    by: str
+    verdict: str
+
+
 class Held(Decision, frozen=True, kw_only=True):
-    """A decision as it was, on `held`. Encode it with `held_value`, so that the action's bytes stay the last member."""
+    """A decision with what a role other than the router has put before its action, which stays its last member.
+
+    `parked`: on `held` (`held_value`). On `review.seeded`, from the monitor (`seeded_value`): `planted` is the type of
+    the error that a canary has, `first` the judgement that is asked for again.
+    """
 
     parked: Parked | None = None
+    planted: str | None = None
+    first: First | None = None
 
 
 class Closed(Common, frozen=True, kw_only=True):
