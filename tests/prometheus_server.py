@@ -11,15 +11,31 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hitl_stream.core.events import Abort, ErrorClass, Outcome, RouterTally, Why
-from hitl_stream.metrics import LaneMetrics
+from hitl_stream.core.events import (
+    Abort,
+    After,
+    DeskTally,
+    ErrorClass,
+    ExecutorTally,
+    Mode,
+    Outcome,
+    Refusal,
+    Rejection,
+    RouterTally,
+    SentBackWhy,
+    Status,
+    Why,
+)
+from hitl_stream.metrics import ControlMetrics, DeskMetrics, ExecutorMetrics, LaneMetrics, Metrics, MonitorMetrics
 
 READY_SECONDS_MAX = 30.0
 
@@ -39,6 +55,7 @@ def feed(lane: LaneMetrics, rounds: int) -> None:
         for partition in range(4):
             counted = RouterTally()
             counted.routed = {(c, o.name): 5 for c in ("bid.adjust", "post.own", "none") for o in Outcome}
+            counted.again = {("bid.adjust", "HOLD"): 1, ("bid.adjust", "EXECUTE"): 2}
             counted.closed = {str(why): 1 for why in Why}
             counted.dead = {str(error): 1 for error in ErrorClass}
             counted.moved, counted.audit, counted.recommended = 2, 1, 3
@@ -47,6 +64,68 @@ def feed(lane: LaneMetrics, rounds: int) -> None:
             lane.window(partition, 100)
         for why in Abort:
             lane.aborted(0, why)
+
+
+def feed_all(metrics: Metrics) -> Callable[[], None]:
+    """Tell the observers of every role of everything that can happen; return what does it once more."""
+    lanes = LaneMetrics("router", metrics), DeskMetrics(metrics), ExecutorMetrics(metrics)
+    control, monitor = ControlMetrics(metrics), MonitorMetrics(metrics)
+    metrics.lease_age.labels("router").set(0.3)
+    lanes[1].watch("trading", lambda: [1_000], lambda: 5_000)
+
+    def again() -> None:
+        router, desk, executor = lanes
+        feed(router, 1)
+        executor.committed(0, 5, 0.004, 0.02, [20] * 5, carried_out())
+        desk.committed(0, 5, 0.004, 0.02, [20] * 5, decided())
+        executor.unknown()
+        executor.offending(1, After.EFFECTIVE)
+        for mode in Mode:
+            control.engaged({(mode.value, "agent"): 1})
+            control.changed(mode.value, "agent", time.time())
+            control.effective(mode.value, "agent", 0.4)
+        control.beat()
+        control.rejected(Rejection.SIGNATURE.value)
+        control.unacknowledged(1, 2)
+        control.fenced("router")
+        control.tripped("burst", "engage")
+        control.drilled(time.time() - 60)
+        monitor.observed("trading", 0.2)
+        monitor.repeated()
+        monitor.alerted("trading", 2, 3)
+        monitor.paged("trading", "rubber_stamp")
+        monitor.rechecked("trading", 3, 1)
+        monitor.queues({"trading": FIGURES})
+
+    again()
+    return again
+
+
+FIGURES = SimpleNamespace(
+    level=2, reviewers=3, hit_rate=0.9, hurried=0.1, approved=0.95, agreement=0.9, escaped=0.02
+)  # fmt: skip
+
+
+def carried_out() -> ExecutorTally:
+    tally = ExecutorTally()
+    tally.results = Counter({("bid.adjust", status.value): 1 for status in Status})
+    tally.sent_back = Counter({why.value: 1 for why in SentBackWhy})
+    tally.repeated = 1
+    tally.seconds = [0.02, 0.4]
+    return tally
+
+
+def decided() -> DeskTally:
+    tally = DeskTally()
+    tally.opened["trading"] = 3
+    tally.verdicts = Counter({("trading", word, "applied"): 1 for word in ("approve", "reject", "change", "escalate")})
+    tally.refused = Counter({why.value: 1 for why in Refusal})
+    tally.rejected = Counter({why.value: 1 for why in Rejection})
+    tally.timed = Counter({("trading", state): 1 for state in ("OPEN", "EXPIRED", "STALE")})
+    tally.lapsed["trading", "eva"] = 1
+    tally.executed, tally.parked, tally.proposed, tally.repeated = 2, 1, 1, 1
+    tally.wait_s = [30.0, 90.0]
+    return tally
 
 
 def free_port() -> int:

@@ -13,8 +13,8 @@ import pytest
 
 from dashboards import FILES, asked, load
 from hitl_stream.health import Health
-from hitl_stream.metrics import LaneMetrics, Metrics
-from prometheus_server import Prometheus, feed, needs_tool, prometheus, until
+from hitl_stream.metrics import Metrics
+from prometheus_server import Prometheus, feed_all, needs_tool, prometheus, until
 
 pytestmark = [needs_tool("prometheus"), pytest.mark.slow]
 
@@ -38,8 +38,7 @@ def serving(metrics: Metrics) -> Iterator[Health]:
 
 def test_every_dashboard_query_returns_data(tmp_path: Path):
     metrics = Metrics("0.1.0", window_ids_max=1_000)
-    lane = LaneMetrics("router", metrics)
-    feed(lane, 1)
+    again = feed_all(metrics)
 
     with serving(metrics) as health, prometheus(tmp_path, f"127.0.0.1:{health.port}") as server:
         instance = f"127.0.0.1:{health.port}"
@@ -51,10 +50,13 @@ def test_every_dashboard_query_returns_data(tmp_path: Path):
         until(lambda: server.range('sum(hitl_records_total{role="router"})'), "nothing was scraped")
 
         def unanswered() -> list[str]:
-            feed(lane, 1)
+            again()
             return [one.where for one in questions if not has_data(server, one.expr)]
 
-        until(lambda: not unanswered(), f"no data for {unanswered()}")
+        try:
+            until(lambda: not unanswered(), "no data")
+        except AssertionError:
+            pytest.fail(f"no data for {unanswered()}")
 
         assert server.range("up == 1")
         assert not server.range("scrape_samples_scraped != scrape_samples_post_metric_relabeling")

@@ -23,6 +23,8 @@ VERBS = (
     ("explain", "acme/act-1"),
     ("dlq", "list"),
     ("dlq", "show", "0/1"),
+    ("dlq", "replay"),
+    ("tail",),
 )
 SECONDS_MAX = 5.0
 
@@ -30,7 +32,7 @@ SECONDS_MAX = 5.0
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     """Only our verbs, and no settings of this machine."""
-    monkeypatch.setattr(sys.modules["hitl_stream.cli.main"], "VERBS", ("topics", "logs"))
+    monkeypatch.setattr(sys.modules["hitl_stream.cli.main"], "VERBS", ("topics", "logs", "dlq", "tail"))
     for name in ("HITL_KAFKA", "HITL_CONFIG", "HITL_TENANT", "HITL_POLICY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HITL_STATE_DIR", str(tmp_path))
@@ -97,6 +99,9 @@ def test_a_server_that_never_answers_is_given_up_within_the_limit(
         ("dlq", "list", "--error", "nonsense"),
         ("dlq", "list", "--limit", "0"),
         ("dlq", "show", "here"),
+        ("dlq", "replay", "--since", "yesterday"),
+        ("tail", "nonsense"),
+        ("tail", "execute", "--count", "0"),
         ("dlq", "show", "hitl.actions/0/1"),
         ("dlq", "show", "0/²"),
         ("topics", "plan", "--replication", "0"),

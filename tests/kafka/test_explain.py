@@ -160,7 +160,7 @@ def test_what_no_switch_held_says_nothing_of_control(moved: Installation):
 def hitl(moved: Installation, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     """Run a command line on the installation; return exit code, stdout, stderr."""
     module = sys.modules["hitl_stream.cli.main"]
-    monkeypatch.setattr(module, "VERBS", ("topics", "logs"))
+    monkeypatch.setattr(module, "VERBS", ("topics", "logs", "dlq", "tail"))
     where = ["--kafka", moved.bootstrap, "--prefix", moved.prefix, "--partitions", "2"]
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -212,6 +212,30 @@ def test_dead_letters_are_listed_and_shown(hitl, moved: Installation):
     assert '{"action_id":"act-1", broken' in shown
     assert hitl("dlq", "show", "1/77")[0] == 1
     assert hitl("dlq", "show", f"{moved.actions}/1/0")[0] == 2
+
+
+def test_dead_letters_of_agents_are_published_again_as_they_came_and_others_are_left(hitl, moved: Installation):
+    within(send(moved.bootstrap, moved.topics.name("dlq"), [b"from nowhere"], AWAY))
+    code, shown, _ = hitl("dlq", "replay", "--dry-run")
+    assert (code, "1 of 2 dead letters would be published again" in shown) == (0, True)
+    code, shown, _ = hitl("dlq", "replay", "--json", "--error", "not_json")
+    assert (code, json.loads(shown)) == (0, {"matched": 1, "published": 1, "left": {}})
+    code, shown, _ = hitl("tail", "actions", "--since", "1h", "--json", "--count", "6")
+    rows = [json.loads(line) for line in shown.splitlines()]
+    again = [row["partition"] for row in rows if row["value"] == '{"action_id":"act-1", broken']
+    assert (code, again) == (0, [HOME, HOME]), "as it came, where it came"
+    code, shown, _ = hitl("dlq", "replay", "--json")
+    assert json.loads(shown)["left"] == {"no agent's: it came from nowhere": 1}
+
+
+def test_tail_shows_a_line_a_record_and_no_control_characters(hitl, moved: Installation):
+    within(send(moved.bootstrap, moved.topics.name("closed"), [b'{"why":"\\u001b[2Jevil","end":"refused"}'], AWAY))
+    code, shown, _ = hitl("tail", "execute", "closed", "--since", "1h", "--count", "3")
+    lines = shown.splitlines()
+    assert (code, len(lines)) == (0, 3)
+    assert any("outcome=EXECUTE" in line and "action_id=act-1" in line for line in lines)
+    assert any("why=\\x1b[2Jevil" in line for line in lines)
+    assert "\x1b[2J" not in shown
 
 
 def test_a_dead_letter_cannot_speak_to_the_terminal(hitl, moved: Installation):

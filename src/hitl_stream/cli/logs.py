@@ -1,40 +1,33 @@
-"""Looking at the log: `hitl verify`, `hitl explain`, `hitl dlq list` and `hitl dlq show`. None of them writes."""
+"""Looking at the log: `hitl verify` and `hitl explain`. None of them writes."""
 
 from __future__ import annotations
 
-import base64
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
-from cyclopts.types import PositiveInt
 from rich.table import Table
 from rich.text import Text
 
 from hitl_stream.cli.settings import FOUND, NO_FLAGS, Json, SettingsFlags
+from hitl_stream.cli.stretch import Ago, since_ms_of
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.cli.topics import reading
 from hitl_stream.core.effective import EXECUTOR, ROLES
-from hitl_stream.core.errors import HitlError, UsageError
-from hitl_stream.core.events import ErrorClass
+from hitl_stream.core.errors import HitlError
 from hitl_stream.core.ledger import Report, Violation
-from hitl_stream.core.policy.model import duration_ms
 from hitl_stream.lane import explain as explaining
-from hitl_stream.lane.admin import Client
 from hitl_stream.lane.explain import Entry, Story
-from hitl_stream.lane.reader import read, record_at, spans
-from hitl_stream.lane.step import Record
 from hitl_stream.lane.verify import Verifying
 from hitl_stream.lane.verify import verify as verify_log
 from hitl_stream.logs import escaped
 from hitl_stream.settings import Settings, facts_of
-from hitl_stream.wire import records, seal
+from hitl_stream.wire import seal
 from hitl_stream.wire.policy_file import LoadedPolicy
-from hitl_stream.wire.records import header, time_text
+from hitl_stream.wire.records import time_text
 from hitl_stream.wire.seal import SealKey
 from hitl_stream.wiring import DESK, ROUTER, group_of, kafka_client, load_policy, topic_set
 
@@ -47,22 +40,12 @@ FIGURES = {
     "offending_commits": "committed in the scope of a switch after its append",
     "offending_calls": "called in the scope of a switch after its append",
 }
-LETTERS_MAX = 50
-"""Dead letters listed unless told otherwise; the newest ones."""
-VALUE_SHOWN_MAX = 64 * 1024
-"""Of a dead letter's value on a terminal; `--json` gives all of it."""
-
-Since = Annotated[str | None, Parameter(name="--since")]
 
 
 def register(app: App) -> None:
     """Add the verbs."""
     app.command(verify)
     app.command(explain)
-    dlq = App(name="dlq", help="Look at dead letters: records that could not be read.")
-    dlq.command(dlq_list, name="list")
-    dlq.command(dlq_show, name="show")
-    app.command(dlq)
 
 
 # --- verify -----------------------------------------------------------------------------------------------------------
@@ -72,7 +55,7 @@ def verify(
     *,
     json: Json = False,
     deep: Annotated[bool, Parameter(negative="")] = False,
-    since: Since = None,
+    since: Ago = None,
     group: str | None = None,
     view: str | None = None,
     flags: SettingsFlags = NO_FLAGS,
@@ -106,7 +89,7 @@ def verify(
         inputs=_inputs(settings),
         keys=keys.pop(ROUTER, None),
         deep=deep,
-        since_ms=_since_ms(since),
+        since_ms=since_ms_of(since),
         window_ms=None if policy is None else facts_of(policy.policy).max_age_ms,
         others=keys,
         executors=group_of(settings, EXECUTOR),
@@ -239,7 +222,7 @@ def explain(
     /,
     *,
     entity: str | None = None,
-    since: Since = None,
+    since: Ago = None,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
@@ -259,7 +242,7 @@ def explain(
         One object on stdout: {id, found, entries, left_out, untold, nearest}.
     """
     settings = flags.load()
-    about = explaining.asked(id_, settings.tenant, entity, _since_ms(since))
+    about = explaining.asked(id_, settings.tenant, entity, since_ms_of(since))
     client, topics = kafka_client(settings), topic_set(settings)
     asking = explaining.explain(client, topics, _inputs(settings), about, settings.tenant, settings.trust)
     story = reading(asking)
@@ -428,137 +411,11 @@ def _list(value: object) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
-# --- dlq --------------------------------------------------------------------------------------------------------------
-
-
-def dlq_list(
-    *,
-    since: Since = None,
-    error: ErrorClass | None = None,
-    limit: PositiveInt = LETTERS_MAX,
-    json: Json = False,
-    flags: SettingsFlags = NO_FLAGS,
-) -> int:
-    """List the newest dead letters: where they stand, where they came from, and why they could not be read.
-
-    Parameters
-    ----------
-    since
-        Only from so long ago on, such as 1h.
-    error
-        Only of this class.
-    limit
-        At most so many.
-    json
-        One object on stdout: {matched, letters: [{place, at, error, why, source, by, key, bytes}]}.
-    """
-    settings = flags.load()
-    topic = topic_set(settings).name("dlq")
-    matched, letters = reading(_letters(kafka_client(settings), topic, _since_ms(since), error, limit))
-    if json:
-        emit({"matched": matched, "letters": letters})
-        return 0
-    widths = {name: max((len(row[name]) for row in letters), default=0) for name in ("place", "error", "source")}
-    for row in letters:
-        cells = (f"{escaped(row[name]):<{widths[name]}}" for name in widths)
-        _print("  ".join((row["at"], *cells, escaped(row["why"]))))
-    _print(f"{len(letters)} of {matched} dead letters; look at one: hitl dlq show PLACE", "dim")
-    return 0
-
-
-async def _letters(
-    client: Client, topic: str, since_ms: int | None, error: ErrorClass | None, limit: int
-) -> tuple[int, list[dict[str, Any]]]:
-    """Return how many dead letters match, and the newest of them."""
-    newest: dict[int, deque[Record]] = {}
-    matched = 0
-    async with aclosing(read(client, await spans(client, [topic], since_ms=since_ms))) as batches:
-        async for _, partition, found in batches:
-            wanted = [r for r in found if error is None or header(r.headers, records.ERROR_HEADER) == error.encode()]
-            matched += len(wanted)
-            newest.setdefault(partition, deque(maxlen=limit)).extend(wanted)
-    every = sorted((r for some in newest.values() for r in some), key=lambda r: (r.timestamp, r.partition, r.offset))
-    return matched, [_letter(record) for record in every[-limit:]]
-
-
-def _letter(record: Record) -> dict[str, Any]:
-    def text(name: str) -> str:
-        return (header(record.headers, name) or b"").decode("utf-8", "replace")
-
-    return {
-        "place": f"{record.topic}/{record.partition}/{record.offset}",
-        "at": time_text(record.timestamp),
-        "error": text(records.ERROR_HEADER),
-        "why": text(records.WHY_HEADER),
-        "source": text(records.SOURCE_HEADER),
-        "by": text(records.BY_HEADER),
-        "key": None if record.key is None else record.key.decode("utf-8", "replace"),
-        "bytes": len(record.value or b""),
-    }
-
-
-def dlq_show(
-    place: Annotated[str, Parameter(name="PLACE")], /, *, json: Json = False, flags: SettingsFlags = NO_FLAGS
-) -> int:
-    r"""Print one dead letter: headers, then the value as it came, with everything unprintable as `\x…`. Exit 1 if gone.
-
-    Parameters
-    ----------
-    place
-        topic/partition/offset, as `hitl dlq list` prints it; or partition/offset.
-    json
-        One object on stdout: {place, at, …, headers, text, base64}; `text` is null where the value is not UTF-8.
-    """
-    settings = flags.load()
-    topic, partition, offset = _place(place, topic_set(settings).name("dlq"))
-    record = reading(record_at(kafka_client(settings), topic, partition, offset))
-    if record is None:
-        _print(f"{topic}/{partition}/{offset}: no dead letter there (any more); list them: hitl dlq list", "red")
-        return FOUND
-    value = record.value or b""
-    headers = [(name, (content or b"").decode("utf-8", "backslashreplace")) for name, content in record.headers]
-    if json:
-        text: str | None = None
-        with suppress(UnicodeDecodeError):
-            text = value.decode()
-        emit({**_letter(record), "headers": headers, "text": text, "base64": base64.b64encode(value).decode()})
-        return 0
-    _print(f"{topic}/{partition}/{offset}  {time_text(record.timestamp)}", "bold")
-    key = "none" if record.key is None else record.key.decode("utf-8", "backslashreplace")
-    for name, content in (("key", key), *headers):
-        _print(f"{escaped(name)}: {escaped(content)}", "dim")
-    shown = value[:VALUE_SHOWN_MAX].decode("utf-8", "backslashreplace")
-    _print("\n" + "\n".join(escaped(line) for line in shown.split("\n")))
-    if len(value) > VALUE_SHOWN_MAX:
-        _print(f"… and {len(value) - VALUE_SHOWN_MAX} more bytes; --json gives them all", "dim")
-    return 0
-
-
-def _place(text: str, topic: str) -> tuple[str, int, int]:
-    parts = text.rsplit("/", 2)
-    if len(parts) == 2:
-        parts = [topic, *parts]
-    if len(parts) != 3 or not all(part.isdigit() and part.isascii() for part in parts[1:]):
-        raise UsageError(f"{text!r} is no place; write topic/partition/offset, or partition/offset")
-    if parts[0] != topic:
-        raise UsageError(f"{text!r} is no dead letter; they stand on {topic}")
-    return topic, int(parts[1]), int(parts[2])
-
-
 # --- shared -----------------------------------------------------------------------------------------------------------
 
 
 def _inputs(settings: Settings) -> tuple[str, ...]:
     return tuple(sorted({topic_set(settings).name("actions"), *settings.sources}))
-
-
-def _since_ms(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return int(time.time() * 1000) - duration_ms(text)
-    except ValueError as error:
-        raise UsageError(f"--since: {error}") from None
 
 
 def _print(text: str, style: str | None = None) -> None:

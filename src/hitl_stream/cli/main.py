@@ -20,6 +20,8 @@ VERBS = (
     "policy",
     "topics",
     "logs",
+    "dlq",
+    "tail",
     "run",
     "dev",
     "settings",
@@ -38,6 +40,7 @@ VERBS = (
     "console",
     "export",
     "report",
+    "report_gates",
     "erase",
     "reverse",
 )

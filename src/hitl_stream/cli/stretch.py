@@ -23,6 +23,8 @@ from hitl_stream.wire.policy_file import LoadedPolicy, parse
 from hitl_stream.wiring import load_policy
 
 Since = Annotated[str | None, Parameter(name="--since", help="Only what was appended since: 7d ago, or a time.")]
+Ago = Annotated[str | None, Parameter(name="--since")]
+"""So long ago, such as 1h."""
 Until = Annotated[str | None, Parameter(name="--until", help="Only what was appended before: 1d ago, or a time.")]
 WEEK = "7d"
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
@@ -47,6 +49,16 @@ def moment_ms(text: str | None, name: str, now: int) -> int | None:
         f"{name} {text} is no time; write how long ago, such as 7d, or a time with its offset, such as "
         "2026-11-21T07:10:00Z"
     )
+
+
+def since_ms_of(ago: str | None) -> int | None:
+    """Return when that long ago was, in milliseconds since 1970; raise `UsageError` for what is no duration."""
+    if ago is None:
+        return None
+    try:
+        return now_ms() - duration_ms(ago)
+    except ValueError as error:
+        raise UsageError(f"--since: {error}") from None
 
 
 def stretch(since: str | None, until: str | None) -> tuple[int | None, int | None]:

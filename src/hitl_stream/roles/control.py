@@ -53,6 +53,7 @@ from hitl_stream.wire.signing import SigningKey, sign
 from hitl_stream.wire.topics import TopicSet
 
 HEARTBEAT = "heartbeat"
+DRILL = "drill"
 BEAT_EVERY_S = 0.25
 BEAT_REST_S = 0.01
 """Between two heartbeats, however much happens."""
@@ -102,6 +103,9 @@ class ControlObserver(Protocol):
     def tripped(self, wire: str, action: str) -> None:
         """A tripwire has tripped; `action` is observe or engage."""
 
+    def drilled(self, at_s: float) -> None:
+        """A drill was over then, in seconds since 1970."""
+
 
 class Unobserved:
     """A `ControlObserver` that listens to nothing."""
@@ -128,6 +132,9 @@ class Unobserved:
         """Ignore it."""
 
     def tripped(self, wire: str, action: str) -> None:
+        """Ignore it."""
+
+    def drilled(self, at_s: float) -> None:
         """Ignore it."""
 
 
@@ -459,6 +466,8 @@ class ControlRole(Service):
         released = [switches.all[epoch] for epoch in before if epoch not in switches.engaged]
         for switch in (*released, *(switches.all[epoch] for epoch in engaged)):
             self.observer.changed(switch.mode, kind_of(switch.scope), at_ms / 1000)
+            if switch.source == DRILL and switch.released is not None:
+                self.observer.drilled(at_ms / 1000)
             if not old:
                 self.log.warning(
                     "engaged" if switch.released is None else "released",
