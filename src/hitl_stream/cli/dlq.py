@@ -234,7 +234,8 @@ async def _replay(
             published += 1
             if dry_run:
                 continue
-            send = send or await stack.enter_async_context(_sending(client))
+            if send is None:
+                send = await stack.enter_async_context(_sending(client))
             backs.append(back)
             if len(backs) >= UNACKED_MAX:
                 await send(backs)

@@ -25,6 +25,7 @@ VERBS = (
     "run",
     "dev",
     "settings",
+    "doctor",
     "keys",
     "confirm",
     "kill",
@@ -83,6 +84,10 @@ def run(arguments: list[str]) -> int:
     except Exception:
         import structlog  # here: it takes a tenth of a second, and who stops something has none to lose
 
+        from hitl_stream import logs
+
+        if not structlog.is_configured():
+            logs.configure()  # by itself it would print every variable of every frame
         structlog.get_logger().exception("an error of hitl itself")
         say("hitl broke on an error of its own; the log above says where. Please report it with that log.")
         return INTERNAL

@@ -130,8 +130,7 @@ def check(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
         One object on stdout: {ok, problems}.
     """
     settings = flags.load()
-    facts, unusable = _policy_facts(settings)
-    problems = (*values.check(settings, facts), *unusable, *_adapter_problems(settings))
+    problems = problems_of(settings)
     ok = not any(problem.severity == "error" for problem in problems)
     if json:
         emit({"ok": ok, "problems": [_row(problem) for problem in problems]})
@@ -142,6 +141,12 @@ def check(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
             "settings ok" if ok else "settings not ok: mend the errors above", style="green" if ok else "bold red"
         )
     return 0 if ok else FOUND
+
+
+def problems_of(settings: Settings) -> tuple[Problem, ...]:
+    """Return everything that would go wrong with these settings on this machine now."""
+    facts, unusable = _policy_facts(settings)
+    return (*values.check(settings, facts), *unusable, *_adapter_problems(settings))
 
 
 _STYLE = {"error": "red", "warning": "yellow"}
