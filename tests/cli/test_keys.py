@@ -50,7 +50,7 @@ from support.kafka import Topics, read_values, running, send, within
 from support.signed import ANA, BEN, CONTROL, NOW_MS, begun, claims, signed
 
 NAMES = ("control", "control.heartbeat")
-LISTED = ["ana-1", "ben-1", "console-1", "control-1"]
+LISTED = ["ana-1", "ben-1", "console-1", "control-1", "monitor-1"]
 """After the first keys."""
 
 
@@ -123,7 +123,7 @@ def test_trust_begins_with_key_files_a_record_and_its_digest(place: Place):
     assert begun["epoch"] == 0
     assert [(row["key_id"], row["holder"], row["kind"]) for row in begun["keys"]] == [
         ("ana-1", "ana", "person"), ("ben-1", "ben", "person"), ("control-1", "control", "service"),
-        ("console-1", "console", "service"),
+        ("console-1", "console", "service"), ("monitor-1", "monitor", "service"),
     ]  # fmt: skip
     assert all(stat.S_IMODE(Path(row["path"]).stat().st_mode) == 0o600 for row in begun["keys"])
     assert place.json("keys", "show")["holders"] == ["ana", "ben"]
@@ -238,11 +238,11 @@ def test_the_keys_are_shown_with_whose_they_are_and_how_long_they_hold(place: Pl
 
     rows = {row["key_id"]: row for row in shown["keys"]}
     assert {key_id: row["file"] for key_id, row in rows.items()} == {
-        "ana-1": True, "ben-1": False, "console-1": True, "control-1": True,
+        "ana-1": True, "ben-1": False, "console-1": True, "control-1": True, "monitor-1": True,
     }  # fmt: skip
     assert all(row["in_force"] for row in rows.values())
     assert rows["control-1"]["types"] == ["heartbeat", "engage", "release_request"]
-    assert rows["console-1"]["types"] == ["verdict", "batch", "preference", "skip", "engage"]
+    assert rows["console-1"]["types"] == ["verdict", "batch", "preference", "skip", "qualified", "engage"]
     assert "reviewer" not in rows["ana-1"]["types"]
     assert {"confirm", "keys", "farewell"} <= set(rows["ana-1"]["types"])
 
@@ -447,17 +447,17 @@ def key_ids(place: Place) -> list[str]:
 def test_a_third_holder_and_a_service_are_added_when_another_holder_confirms(place: Place):
     place.begin()
 
-    asked = place.json("keys", "add", "--holder", "cem", "--service", "monitor", "--key", "ana-1")
+    asked = place.json("keys", "add", "--holder", "cem", "--service", "host", "--key", "ana-1")
 
     assert (asked["state"], asked["confirm"]) == ("ASKED", f"hitl confirm {asked['epoch']}")
-    assert [(row["key_id"], row["kind"]) for row in asked["keys"]] == [("cem-1", "person"), ("monitor-1", "service")]
+    assert [(row["key_id"], row["kind"]) for row in asked["keys"]] == [("cem-1", "person"), ("host-1", "service")]
     assert place.key("cem-1").holder == "cem"
     assert key_ids(place) == LISTED
     place.json("confirm", str(asked["epoch"]), "--key", "ben-1")
     rows = {row["key_id"]: row for row in place.json("keys", "show")["keys"]}
-    assert set(rows) == {*LISTED, "cem-1", "monitor-1"}
+    assert set(rows) == {*LISTED, "cem-1", "host-1"}
     assert rows["cem-1"]["types"] == rows["ana-1"]["types"]
-    assert rows["monitor-1"]["types"] == ["engage", "gate", "level", "reviewer"]
+    assert rows["host-1"]["types"] == ["engage"]
     assert all(row["in_force"] for row in rows.values())
     assert rows["cem-1"]["until"] == asked["until"]
 

@@ -151,3 +151,19 @@ def test_a_key_that_ends_soon_is_named() -> None:
     lines = said(("ana", 90), ("ben", 12))
     assert [(line.state, line.fix) for line in lines] == [("ok", ""), ("note", "hitl keys rotate ben-1")]
     assert "ends on 2026-12-03" in lines[1].found
+
+
+@pytest.mark.kafka
+def test_a_new_installation_of_ones_own_is_well(
+    examined: Any, kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "mine"
+    examined("init", str(home), "--kafka", kafka, "--holder", "ana", "--holder", "ben")
+    for name in ("HITL_KAFKA", "HITL_POLICY", "HITL_STATE_DIR"):
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(home)
+    code, lines = examined()
+    assert {about: line for about, line in lines.items() if line[0] == "bad"} == {}
+    assert code == 0
+    assert lines["policy"][1] == f"in force: {home / 'policy.yaml'}"
+    assert "ana, ben can sign" in lines["trust"][1]

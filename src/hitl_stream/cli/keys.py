@@ -145,7 +145,7 @@ class Begun:
 def init(
     *,
     holder: Names = (),
-    service: Names = ("control", "console"),
+    service: Names = ("control", "console", "monitor"),
     days: Days = DAYS,
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
@@ -170,8 +170,7 @@ def init(
         raise UsageError(
             "no holder is named, and somebody must sign; name two people at least: --holder ana --holder ben"
         )
-    _check_names(holder, service)
-    begun = reading(_init(settings, holder, service, days))
+    begun = reading(begin(settings, holder, service, days))
     (until,) = {day_text(entry.until) for entry in _entries(begun.appended.command)}
     if json:
         rows = [_made_row(key, path) for key, path in begun.files]
@@ -204,7 +203,12 @@ def _check_names(holders: Sequence[str], services: Sequence[str]) -> None:
         raise UsageError(f"{', '.join(map(repr, wrong))}: no name; expected 1 to 60 of A-Z a-z 0-9 . _ -, such as ana")
 
 
-async def _init(settings: Settings, holders: Sequence[str], services: Sequence[str], days: int) -> Begun:
+async def begin(settings: Settings, holders: Sequence[str], services: Sequence[str], days: int = DAYS) -> Begun:
+    """Make the first keys, and append the record that starts all trust.
+
+    Raises `UsageError` for names that are none, `RefusedError` where trust began already, and as an append does.
+    """
+    _check_names(holders, services)
     client, topics = kafka_client(settings), topic_set(settings)
     audience = await cluster_id(client)
     await _refuse_a_second_time(settings, client, topics, audience)

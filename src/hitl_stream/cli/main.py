@@ -26,6 +26,7 @@ VERBS = (
     "dev",
     "settings",
     "doctor",
+    "init",
     "keys",
     "confirm",
     "kill",
