@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hitl_stream.core.action import Agent
-from hitl_stream.core.commands import PolicyChange
+from hitl_stream.core.commands import DAY_MS, PolicyChange
 from hitl_stream.core.control import Control
+from hitl_stream.lane.admin import apply
 from hitl_stream.wire.policy_file import parse
-from support.kafka import Topics
+from support.gates import OfflineGates, at_gate, looking
+from support.kafka import Topics, producing, within
 from support.make import acme
 from support.oncall import OnCall, hitl
 
@@ -159,25 +162,95 @@ def test_a_gate_is_enforced_at_once_and_loosened_by_two(place: OnCall, capfd: py
     assert states(capfd)["first_line"] == [(None, "observe")]
 
 
-def test_a_gate_is_removed_for_one_version_of_one_agent(place: OnCall, capfd: pytest.CaptureFixture[str]):
-    assert hitl("gates", "set", "first_line", "removed", "--agent", "sdr-1@4", *WHY, *ANA) == 0
+@pytest.mark.behaviour("D5")
+def test_a_gate_is_removed_for_one_version_of_one_agent_on_its_evidence_by_two_people(
+    place: OnCall, capfd: pytest.CaptureFixture[str]
+):
+    known(place, 500)
+    assert hitl("gates", "remove", "first_line", "--agent", "sdr-1@4", *WHY, *ANA, "--json") == 0
+    row = json.loads(capfd.readouterr().out)
+    assert (row["state"], row["p"]) == ("ASKED", dict.fromkeys(("compliance", "factual", "tone"), 0.01))
+    assert control(place).gates == {}
     assert hitl("confirm", "1", *BEN) == 0
 
-    assert ("first_line", Agent("sdr-1", "4")) in control(place).gates
+    said = control(place).gates["first_line", Agent("sdr-1", "4")].command
+    assert (said.p, said.definition) == (row["p"], row["definition"])
+    assert {error: said.evidence[error]["items"] for error in said.p} == dict.fromkeys(said.p, 500)
     assert states(capfd)["first_line"] == [
         (None, "observe"), ("sdr-1@4", "removed"), ("sdr-1@(any other version)", "enforce")
     ]  # fmt: skip
+
+    assert hitl("gates", "remove", "first_line", "--agent", "sdr-1@4", *WHY, *ANA) == 2
+    assert hitl("gates", "restore", "first_line", "--agent", "sdr-1@4", *WHY, *BEN) == 0
+    assert states(capfd)["first_line"] == [(None, "observe"), ("sdr-1@4", "enforce")]
+
+
+@pytest.mark.behaviour("D5")
+def test_a_gate_with_one_judged_output_too_few_stays_and_what_is_missing_is_said(
+    place: OnCall, capfd: pytest.CaptureFixture[str]
+):
+    known(place, 499)
+    assert hitl("gates", "remove", "first_line", "--agent", "sdr-1@4", *WHY, *ANA) == 5
+    assert "tone: 499 judged outputs, expected at least 500" in printed(capfd)[1]
+    assert control(place).epoch == 0
+
+    assert hitl("gates", "evidence", "first_line", "--json") == 0
+    (row,) = json.loads(capfd.readouterr().out)["gates"]
+    assert (row["gate"], row["agent"], row["items"], row["persons"]) == (
+        "first_line",
+        {"id": "sdr-1", "version": "4"},
+        499,
+        1,
+    )
+    assert [(one["error"], one["errors"], one["caught"], one["canaries"]) for one in row["types"]] == [
+        (error, 0, 60, 60) for error in ("compliance", "factual", "tone")
+    ]
+    assert hitl("gates", "evidence") == 0
+    assert "missing: tone: 499 judged outputs, expected at least 500" in printed(capfd)[0]
+
+
+@pytest.mark.behaviour("E13")
+def test_candidates_and_the_report_are_read_from_the_same_tables(place: OnCall, capfd: pytest.CaptureFixture[str]):
+    known(place, 500)
+    assert hitl("gates", "candidates", "--json") == 0
+    (row,) = json.loads(capfd.readouterr().out)["candidates"]
+    assert (row["gate"], row["missing"]) == ("first_line", [])
+    assert hitl("gates", "candidates") == 0
+    assert "first_line sdr-1@4" in printed(capfd)[0]
+
+    assert hitl("report", "gates", "--json") == 0
+    report = json.loads(capfd.readouterr().out)
+    assert (report["watched"], report["removed"], report["wrong_removals_max"]) == (1, 0, 0.05)
+    assert [len(one["evidence"]) for one in report["gates"] if one["gate"] == "first_line"] == [1]
+    assert hitl("report", "gates") == 0
+    said, _ = printed(capfd)
+    assert "at most 0.05 wrong removals are to be expected over all of them" in said
+    assert "removal can be asked for: hitl gates remove first_line --agent sdr-1@4" in said
+
+
+def known(place: OnCall, outputs: int) -> None:
+    """Let a monitor have seen so many clean outputs at the gate, and planted errors that were caught."""
+    start_ms = time.time_ns() // 1_000_000 - 30 * DAY_MS
+    found = OfflineGates(acme().policy, start_ms=start_ms).each(looking())
+    found.each(at_gate(n=n) for n in range(outputs))
+
+    async def write() -> None:
+        async with producing(place.bootstrap) as producer:
+            for key, value in found.kept.items():
+                await producer.send_and_wait(place.topics.name("monitor.gates"), value, key, 0)
+
+    within(apply(place.client, place.topics, ("monitor.gates", "monitor.relapse")))
+    within(write())
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (("first_lin", "enforce"), 2, "the nearest: first_line"),
-        (("first_line", "removed"), 2, "--agent ID@VERSION"),
-        (("first_line", "removed", "--agent", "sdr-1"), 2, "names no version"),
+        (("first_line", "removed"), 2, "removed"),
+        (("first_line", "observe", "--agent", "sdr-1"), 2, "names no version"),
         (("first_line", "gone"), 2, "gone"),
         (("style", "observe"), 5, "never loses a gate"),
-        (("style", "removed", "--agent", "copy-2@1"), 5, "never loses a gate"),
     ],
     ids=name,
 )

@@ -33,7 +33,10 @@ TOPICS = ("actions", "execute", "review", "escalation", "held", "control", "cont
 SERVICE_TYPES = {"control": ("heartbeat", "engage", "release_request"), "host": ("engage",)}
 DAY_S = 86_400
 BEAT_S = 0.05
-VERBS = ("policy", "keys", "confirm", "kill", "release", "switches", "rules", "gates", "pin", "farewell")
+VERBS = (
+    "policy", "keys", "confirm", "kill", "release", "switches", "rules", "gates", "pin", "farewell", "report",
+    "report_gates",
+)  # fmt: skip
 """Those that a test in this process can call."""
 
 

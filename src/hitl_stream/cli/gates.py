@@ -1,4 +1,7 @@
-"""`hitl gates list` and `hitl gates set`: which gate is in which state for whom, and a signed change of that."""
+"""`hitl gates list` and `hitl gates set`: which gate is in which state for whom, and a signed change of that.
+
+A gate is removed by `hitl gates remove` alone, which asks for its evidence (`gate_verbs`).
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,22 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
+from hitl_stream.cli import gate_verbs
 from hitl_stream.cli.appending import Desk, KeyFlag, Reason, checked_reason, sign_and_append, signing_key, tell
 from hitl_stream.cli.live import Telling
 from hitl_stream.cli.rules import folded, known, named
 from hitl_stream.cli.settings import NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.cli.topics import reading
-from hitl_stream.core.action import Agent
 from hitl_stream.core.commands import GateChange
 from hitl_stream.core.control import Control
-from hitl_stream.core.errors import RefusedError, UsageError
+from hitl_stream.core.errors import RefusedError
 from hitl_stream.core.escape import escaped
 from hitl_stream.core.policy.lint import is_protected
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.policy.rules import NO_RECORDS, STRICTNESS, GateStates, State, gate_digest, gate_states, rules_of
 from hitl_stream.lane.commander import Make
+from hitl_stream.roles.gate_table import protected_classes
 
 Name = Annotated[str, Parameter(name="NAME")]
 
@@ -34,6 +38,7 @@ def register(app: App) -> None:
     gates = App(name="gates", help="Look at the gates in force, and set the state of one.")
     gates.command(gates_list, name="list")
     gates.command(gates_set, name="set")
+    gate_verbs.register(gates)
     app.command(gates)
 
 
@@ -115,7 +120,7 @@ def _states(states: GateStates) -> list[tuple[str | None, State]]:
 
 def gates_set(
     name: Name,
-    state: Literal["observe", "enforce", "removed"],
+    state: Literal["observe", "enforce"],
     /,
     *,
     agent: str | None = None,
@@ -124,21 +129,21 @@ def gates_set(
     json: Json = False,
     flags: SettingsFlags = NO_FLAGS,
 ) -> int:
-    """Set a gate's state. `enforce` holds at once; the others wait for another holder.
+    """Set a gate's state. `enforce` holds at once; `observe` waits for another holder.
 
     Parameters
     ----------
     name
         Of the gate.
     state
-        observe: it labels and stops nothing. enforce: it stops. removed: it is not asked, for one version of one agent.
+        observe: it labels and stops nothing. enforce: it stops. To remove one: hitl gates remove.
     agent
-        id@version: for that one alone. `removed` needs it.
+        id@version: for that one alone.
     json
         One object on stdout: {state, epoch, at, confirm, gate, to, agent, definition}.
     """
     checked_reason(reason)
-    of = _agent(agent, state)
+    of = None if agent is None else gate_verbs.agent_of(agent)
     settings = flags.load()
     signer = signing_key(settings, key)
     telling = Telling(json)
@@ -154,7 +159,7 @@ def gates_set(
 
     signed = reading(sign_and_append(settings, signer, "gate", prepare))
     whom = escaped(agent) if agent is not None else "every agent"
-    words = {"enforce": "stops", "observe": "only labels", "removed": "is not asked"}
+    words = {"enforce": "stops", "observe": "only labels"}
     what = f"gate {escaped(name)} {words[state]} for {whom}"
     tell(signed, telling, what, what)
     if json:
@@ -162,26 +167,13 @@ def gates_set(
     return 0
 
 
-def _agent(text: str | None, state: State) -> Agent | None:
-    if text is None:
-        if state == "removed":
-            raise UsageError("removed is for one version of one agent, whose evidence it rests on: --agent ID@VERSION")
-        return None
-    name, at, version = text.rpartition("@")
-    if not at or not name or not version:
-        raise UsageError(f"{text!r} names no version of an agent; write --agent ID@VERSION, such as sdr-1@4")
-    return Agent(name, version)
-
-
 def _protected(policy: Policy, name: str, state: State) -> tuple[str, ...]:
     """Return the classes that keep the gate all the same; refuse what would loosen nothing."""
     gate = policy.gates[name]
     filed: State = "enforce" if gate.state == "removed" else gate.state
-    if STRICTNESS[state] >= STRICTNESS[filed] and state != "removed":
+    if STRICTNESS[state] >= STRICTNESS[filed]:
         return ()
-    protected = tuple(
-        cls for cls in gate.classes if cls not in policy.classes or is_protected(policy.classes[cls].consequence)
-    )
+    protected = protected_classes(policy, name)
     if len(protected) == len(gate.classes):
         raise RefusedError(
             f"not appended: {escaped(', '.join(protected))} is of a protected consequence, and never loses a gate by a "

@@ -37,6 +37,8 @@ HALVINGS = 60
 WORSE = (1.5, 2.0, 3.0, 5.0, 10.0)
 RESTORE = 1_000.0
 SHARE_MAX = 0.99
+SHARE_MIN = 0.01
+"""Of a smaller share no audit sample could tell anything."""
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
@@ -112,7 +114,7 @@ def hit_rate_low(caught: int, canaries: int) -> float:
     over q from h to 1 is 40 h^k (1 - h)^(m - k). 0 while nothing was caught.
 
     >>> hit_rate_low(0, 30), round(hit_rate_low(20, 20), 3), round(hit_rate_low(95, 100), 3)
-    (0.0, 0.762, 0.873)
+    (0.0, 0.768, 0.855)
     """
     if caught == 0:
         return 0.0
@@ -171,6 +173,19 @@ def audited(relapse: Relapse, error: bool, *, severe: bool = False) -> Relapse:
 def must_return(relapse: Relapse) -> bool:
     """Say whether the gate is put back: its errors have grown, or one of them was severe."""
     return relapse.severe or sum(relapse.values) / len(relapse.values) >= RESTORE
+
+
+def share_to_sign(evidence: Sequence[Evidence], threshold: float) -> float:
+    """Return the share of errors that is signed with a removal, and that audits are held against from then on.
+
+    What was found, by Laplace's rule, so that nothing found is not no share; at least `SHARE_MIN`, since no audit could
+    tell a smaller one, and at most the threshold, so that a rise over that is never taken for what was signed.
+
+    >>> share_to_sign([Evidence(items=500)], 0.05), share_to_sign([Evidence(items=598, errors=11)], 0.05)
+    (0.01, 0.02)
+    """
+    items, errors = sum(one.items for one in evidence), sum(one.errors for one in evidence)
+    return min(threshold, max(SHARE_MIN, (errors + 1) / (items + 2)))
 
 
 def _ratio(error: bool, p: float, q: float) -> float:

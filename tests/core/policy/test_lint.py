@@ -239,6 +239,15 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("id.collision", {"rules": [rule(id="g")], "validators": {"short": SHORT}, "gates": {"g": GATE}}, "rules[0].id"),
     ("gate.removed", {"gates": {"g": {**GATE, "state": "removed"}}}, "gates.g.state"),
     ("gate.until", {"gates": {"g": {**GATE, "until": "2026-10-31"}}}, "gates.g.until"),
+    ("gate.max_error_ratio",
+     {"validators": {"short": SHORT}, "gates": {"g": {**GATE, "max_error_ratio": {"tone": 0.05}}}},
+     "gates.g.max_error_ratio.tone"),
+    ("gate.max_error_ratio",
+     {"validators": {"short": SHORT}, "gates": {"g": {**GATE, "max_error_ratio": {"compliance": 0}}}},
+     "gates.g.max_error_ratio.compliance"),
+    ("gate.max_error_ratio",
+     {"validators": {"short": SHORT}, "gates": {"g": {**GATE, "max_error_ratio": {"compliance": "0.21"}}}},
+     "gates.g.max_error_ratio.compliance"),
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from hitl_stream.core.history import recall
 from hitl_stream.core.policy.compile import Compiled, compile_policy
 from hitl_stream.core.policy.lint import PROTECTED
 from hitl_stream.core.policy.model import Policy
-from hitl_stream.core.policy.rules import NO_RULES, GateRecord, Rules, gate_digest, gate_states, rules_of
+from hitl_stream.core.policy.rules import NO_RULES, GateRecord, Rules, gate_digest, gate_states, rules_of, terms_of
 from hitl_stream.core.route import Route, recommends, route
 from hitl_stream.core.triggers import PINS_SHOWN_MAX
 from hitl_stream.core.window import Window
@@ -311,10 +311,22 @@ def digest(**parts: Any) -> str:
         ({"validators": {"names_company": {"value_of": "context.segment"}}}, False),
         ({"fields": {"context.company": "list"}}, False),
         ({"fields": {"context.segment": "list"}}, False),
+        ({"gates": {"first_line": {"max_error_ratio": {"tone": "0.05"}}}}, False),
     ],
 )
 def test_a_gates_digest_is_that_of_what_it_judges_by(parts: dict[str, Any], same: bool) -> None:
     assert (digest(**parts) == digest()) is same
+
+
+def test_a_share_of_errors_is_the_same_however_it_is_written() -> None:
+    written = [{"gates": {"first_line": {"max_error_ratio": {"tone": share}}}} for share in ("0.05", "0.050", 0.05)]
+    assert len({digest(**parts) for parts in written}) == 1
+
+
+def test_what_a_gate_bears_is_what_it_says_and_one_of_twenty_of_every_other_type_that_it_finds() -> None:
+    policy = make_policy(gates={"first_line": {"max_error_ratio": {"tone": "0.02"}}})
+    assert terms_of(policy, "first_line").borne == {"compliance": 0.05, "factual": 0.05, "tone": 0.02}
+    assert terms_of(policy, "first_line").definition == gate_digest(policy, "first_line")
 
 
 def test_a_gate_that_is_not_there_has_no_digest() -> None:

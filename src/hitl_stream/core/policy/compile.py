@@ -38,6 +38,7 @@ AGENTS_CACHED_MAX = 65_536
 
 OUTCOMES = {"review": Outcome.REVIEW, "escalate": Outcome.ESCALATE, "refuse": Outcome.REFUSE}
 Extra = Callable[[Action, Facts, Verdicts], Sequence[Reason]]
+Under = Callable[[Action, int], tuple[str, ...]]
 NONE: tuple[Reason, ...] = ()
 
 
@@ -110,6 +111,8 @@ class Compiled:
     unusual_over: float
     reach: Reach
     plugin_types: tuple[bytes, ...]
+    under: Under
+    """Which gates look at an action that is routed at a time, whatever their state."""
     since_ms: int
     until_ms: int
 
@@ -167,6 +170,12 @@ def looks(policy: Policy, name: str) -> Callable[[Action, int], bool]:
     return looks_at
 
 
+def gates_over(policy: Policy) -> Under:
+    """Return what names the gates that look at an action; one that is removed does, too: its audits are held to it."""
+    tests = [(name, looks(policy, name)) for name in policy.gates]
+    return lambda action, at_ms: tuple(name for name, looks_at in tests if looks_at(action, at_ms))
+
+
 class _Compiler:
     def __init__(self, policy: Policy, digest: str, now_ms: int, rules: Rules) -> None:
         self.policy = policy
@@ -211,6 +220,7 @@ class _Compiler:
             unusual_over=float(defaults.unusual_over),
             reach=Reach(longest + LATENESS_MS, defaults.unusual_window, self.windows),
             plugin_types=tuple(name.encode() for name, cls in classes.items() if cls.plugins),
+            under=gates_over(policy),
             since_ms=since,
             until_ms=until,
         )

@@ -298,6 +298,7 @@ _KNOBS: Final[tuple[tuple[tuple[str, ...], Judge], ...]] = (
     *_matches("gates", "*", "segment"),
     (("gates", "*", "from"), _up("looser")),
     (("gates", "*", "until"), _up("stricter", absent="stricter")),
+    (("gates", "*", "max_error_ratio", "*"), _up("looser")),
     (("bands", "review"), _up("looser")),
     (("bands", "escalate"), _up("looser")),
     (("ethical", "terms"), _set("stricter")),

@@ -16,6 +16,7 @@ from hitl_stream.core.policy.model import (
     ROOTS,
     ActionClass,
     Contains,
+    Gate,
     Length,
     Match,
     Money,
@@ -40,6 +41,9 @@ PROTECTED: Final = frozenset(
     {"client_content", "client_reply", "high_risk", "financial", "contractual", "irreversible"}
 )
 """Consequences whose gates are never removed."""
+
+ERROR_RATIO_LIMIT: Final = Decimal("0.20")
+"""A larger share of wrong outputs is no threshold for going without people."""
 
 CORE_NEEDS: Final = frozenset(
     {"confidence", "evidence", "entity", "destination", "expires_at", "content.text", "budget", "spend"}
@@ -449,6 +453,19 @@ def _gates(policy: Policy) -> Iterator[Problem]:
             yield _error("gate.removed", why, "gates", name, "state")
         if gate.until is not None and gate.until < gate.from_:
             yield _error("gate.until", f"ends {gate.until}, before it begins {gate.from_}", "gates", name, "until")
+        yield from _error_ratios(policy, name, gate)
+
+
+def _error_ratios(policy: Policy, name: str, gate: Gate) -> Iterator[Problem]:
+    found = {policy.validators[each].error for each in gate.validators if each in policy.validators}
+    for error, share in gate.max_error_ratio.items():
+        at = ("gates", name, "max_error_ratio", error)
+        if error not in found:
+            why = f"no validator of the gate finds errors of the type {error}; {_have(found)}"
+            yield _error("gate.max_error_ratio", why, *at)
+        elif not 0 < share <= ERROR_RATIO_LIMIT:
+            why = f"{share} must lie over 0, since no evidence shows none, and at {ERROR_RATIO_LIMIT} at most"
+            yield _error("gate.max_error_ratio", why, *at)
 
 
 def _claims(policy: Policy) -> Iterator[Problem]:

@@ -372,7 +372,11 @@ class Baseline(_Model):
 
 
 class Gate(_Model):
-    """Validators over classes and a segment: the unit that is measured, enforced, removed."""
+    """Validators over classes and a segment: the unit that is measured, enforced, removed.
+
+    `max_error_ratio` says per type of error how large a share of wrong outputs is borne: evidence that it is smaller
+    must be there before the gate can be removed. What is not written is `core.policy.rules.ERROR_RATIO_MAX`.
+    """
 
     classes: Annotated[tuple[Key, ...], Field(min_length=1)]
     validators: Annotated[tuple[Key, ...], Field(min_length=1)]
@@ -382,6 +386,7 @@ class Gate(_Model):
     from_: Day = Field(alias="from")
     until: Day | None = None
     baseline: Baseline | None = None
+    max_error_ratio: dict[ErrorType, Share] = Field(default_factory=dict)
 
 
 class Bands(_Model):

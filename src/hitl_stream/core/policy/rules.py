@@ -16,12 +16,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from msgspec import Struct
+
 from hitl_stream.core.action import Agent
 from hitl_stream.core.commands import Pin
 from hitl_stream.core.control import Control
 from hitl_stream.core.policy.model import Contains, Length, Policy, Validator
 
 State: TypeAlias = Literal["observe", "enforce", "removed"]
+ERROR_RATIO_MAX = 0.05
+"""A gate that says nothing else bears one wrong output of twenty, of each type of error that its validators find."""
 STRICTNESS: Mapping[State, int] = {"removed": 0, "observe": 1, "enforce": 2}
 
 
@@ -97,7 +101,8 @@ def gate_states(
 
 
 def gate_digest(policy: Policy, name: str) -> str:
-    """Return SHA-256, in hex, of what a gate judges by: classes, segment, validators, and the types of their fields.
+    """Return SHA-256, in hex, of what a gate judges by: classes, segment, validators, and the types of their fields;
+    and of the shares of errors that it bears, where it names any.
 
     Its owner, its days and its state may change without making its evidence void. Raises `KeyError` for an unknown one.
     """
@@ -110,8 +115,34 @@ def gate_digest(policy: Policy, name: str) -> str:
         "validators": {one: _plain(spec) for one, spec in validators.items()},
         "fields": {path: policy.fields[path].type for path in read if path in policy.fields},
     }
+    if gate.max_error_ratio:
+        # Evidence is weighed against it; where nothing is written, an older digest stays what it was.
+        content["max_error_ratio"] = {error: f"{share.normalize():f}" for error, share in gate.max_error_ratio.items()}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """What evidence about a gate is measured by: its definition, and the share of errors borne, by type.
+
+    `reasons` are the policy's: code of a rejection → type of error.
+    """
+
+    definition: str
+    borne: Mapping[str, float]
+    reasons: Mapping[str, str]
+
+
+def terms_of(policy: Policy, name: str) -> Terms:
+    """Return a gate's terms. Raises `KeyError` for an unknown one."""
+    gate = policy.gates[name]
+    written: dict[str, float] = {error: float(share) for error, share in gate.max_error_ratio.items()}
+    types = sorted({policy.validators[one].error for one in gate.validators})
+    return Terms(
+        definition=gate_digest(policy, name),
+        borne={error: written.get(error, ERROR_RATIO_MAX) for error in types},
+        reasons=dict(policy.reasons),
+    )
 
 
 def _plain(part: Any) -> Any:
