@@ -123,8 +123,8 @@ def test_rates_are_told_by_what_becomes_of_actions(ana: Page, console: Served):
 @pytest.mark.parametrize(
     ("name", "links"),
     [
-        ("vic", ["/live", "/audit"]),
-        ("mia", ["/review", "/batches", "/exceptions", "/live", "/audit"]),
+        ("vic", ["/live", "/gates", "/audit"]),
+        ("mia", ["/review", "/batches", "/exceptions", "/live", "/me", "/gates", "/audit"]),
     ],
 )
 def test_it_leads_to_what_one_may_do(ana: Page, console: Served, context: BrowserContext, name: str, links: list[str]):

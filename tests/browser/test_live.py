@@ -148,3 +148,23 @@ def test_when_the_console_goes_away_the_charts_stay_and_it_says_so(vic: Page, co
     assert vic.locator("path.line").count() == 5
     vic.unroute("**/api/v1/live*")
     expect(vic.locator("#away")).to_contain_text("1 of 2 processes")
+
+
+def test_whether_people_still_look_is_said_by_queue_and_the_alarm_names_nobody(vic: Page, console: Served):
+    vic.goto(f"{console.url}/live")
+    expect(vic.locator(".legend").first).to_contain_text("EXECUTE 4")
+    expect(vic.get_by_role("heading", name="Are people still looking?")).to_have_count(0)
+
+    text = "".join(
+        f'{name}{{queue="trading"}} {value}\n'
+        for name, value in (("hitl_queue_vigilance_level", 1), ("hitl_queue_reviewers", 2),
+                            ("hitl_queue_hurried_ratio", 0.5), ("hitl_queue_canary_hit_ratio", 0.25))
+    )  # fmt: skip
+    alarm = 'hitl_pages_total{queue="trading",page="rubber_stamp"} 1\n'
+    console.front.office.live.take(NOW_MS, [text + alarm, ConnectionRefusedError("nobody listens there")])
+
+    expect(vic.get_by_role("heading", name="Are people still looking?")).to_be_visible()
+    expect(vic.locator(".note.bad")).to_have_text("Alarm: trading (rubber stamp)")
+    row = vic.locator("tr", has=vic.get_by_role("cell", name="rubber stamp"))
+    assert row.inner_text().split() == ["trading", "1", "2", "25", "%", "50", "%", "–", "rubber", "stamp"]
+    assert faults_of(vic) == []

@@ -61,6 +61,13 @@ ROUTES: tuple[tuple[str, str, Any, Scope | None], ...] = (
     ("GET", "/reasons", None, Scope.QUEUES),
     ("GET", "/exceptions", None, Scope.QUEUES),
     ("GET", "/queues/trading/next", None, Scope.DECIDE),
+    ("DELETE", "/rest", None, Scope.DECIDE),
+    ("GET", "/me/figures", None, Scope.DECIDE),
+    ("GET", "/watch", None, Scope.QUEUES),
+    ("GET", "/gates", None, Scope.QUEUES),
+    ("GET", "/quiz", None, Scope.DECIDE),
+    ("POST", "/quiz/bid.adjust", None, Scope.DECIDE),
+    ("POST", "/quiz/bid.adjust/answer", {"quiz": "0" * 16, "at": 0, "approve": True}, Scope.DECIDE),
     ("GET", "/items/i1", None, Scope.QUEUES),
     ("POST", "/items/i1/claim", None, Scope.DECIDE),
     ("DELETE", "/items/i1/claim", None, Scope.DECIDE),
@@ -930,8 +937,12 @@ def test_every_answer_about_a_planted_item_is_that_of_a_real_one(tmp_path: Path)
             await found.fold(
                 review(offset=1, purpose=purpose, for_=put_to, state=ends), judged(jws=jws, purpose=purpose)
             )
-            answers.append(await found.ask("GET", "/items/i1"))
-            return [(answer.status_code, answer.text) for answer in answers]
+            read = await found.ask("GET", "/items/i1")
+            lesson = json.loads(read.text)["lesson"]
+            assert (lesson is not None) == (purpose is Purpose.CANARY)  # once it is judged, and not before
+            assert not any(json.loads(answer.text).get("lesson") for answer in answers)
+            text = read.text.replace(f'"lesson":{json.dumps(lesson, separators=(",", ":"))}', '"lesson":null')
+            return [*((answer.status_code, answer.text) for answer in answers), (read.status_code, text)]
 
     async def scenario() -> None:
         real, *others = [await told(purpose) for purpose in PURPOSES]

@@ -50,6 +50,7 @@ REAL = {
     "queue": "trading",
     "batch": "acme/acc-17/b-7",
     "pair": "p-1",
+    "class": "bid.adjust",
 }
 DOCUMENT = openapi()
 OPERATIONS = [(path, method) for path, item in DOCUMENT["paths"].items() for method in item]

@@ -11,7 +11,9 @@ from aiohttp import web
 
 from hitl_stream.console import live as live_module
 from hitl_stream.console.live import POINTS_MAX, RATE_MS, SERIES_MAX, Live, Sampler
-from hitl_stream.metrics import LaneMetrics, Metrics
+from hitl_stream.core.vigilance import Level
+from hitl_stream.metrics import LaneMetrics, Metrics, MonitorMetrics
+from hitl_stream.roles.monitor_state import Figures
 from support.console import run
 
 STEP_MS = 2_000
@@ -101,6 +103,53 @@ def test_gauges_are_the_sum_of_open_items_and_the_longest_wait():
     told = found.told()
 
     assert (told["open"], told["oldest"], told["lag"]) == ({"trading": [7.0]}, {"trading": [12.5]}, {"router": [1.75]})
+
+
+def watching(queue: str = "trading", *, level: int = 0, pages: int = 0, **shares: float) -> str:
+    """Return what a monitor shows of a queue."""
+    said = [f'hitl_queue_vigilance_level{{queue="{queue}"}} {level}', f'hitl_queue_reviewers{{queue="{queue}"}} 3']
+    said += [f'hitl_queue_{name}_ratio{{queue="{queue}"}} {share}' for name, share in shares.items()]
+    said += [f'hitl_pages_total{{queue="{queue}",page="rubber_stamp"}} {pages}'] if pages else []
+    return "\n".join(said) + "\n"
+
+
+def test_what_a_monitor_says_of_queues_is_told_as_it_is_now():
+    first, second = watching(level=1, hurried=0.5), watching(level=1, pages=2, hurried=0.75, canary_hit=0.2)
+    told = looked(first, second + watching("brand")).told()
+
+    (brand, trading) = told["watched"]
+    assert trading == {
+        "queue": "trading", "level": 1, "reviewers": 3, "rubber_stamp": 2, "reviewer_unreliable": 0,
+        "caught": 0.2, "hurried": 0.75, "approved": None,
+    }  # fmt: skip
+    assert (brand["queue"], brand["level"], brand["caught"]) == ("brand", 0, None)
+
+
+def test_two_monitors_that_say_the_same_of_a_queue_say_it_once_and_their_alarms_add_up():
+    found = Live(["http://a:1/metrics", "http://b:2/metrics"])
+    found.take(0, [watching(level=1, pages=1), watching(level=2, pages=1)])
+
+    (row,) = found.told()["watched"]
+    assert (row["level"], row["reviewers"], row["rubber_stamp"]) == (2, 3, 2)
+
+
+def test_without_a_monitor_nothing_is_said_of_who_looks():
+    assert looked(decided(count=1)).told()["watched"] == []
+    assert looked(watching(), AWAY).told()["watched"] == []
+
+
+def test_what_the_monitor_really_shows_is_read_and_names_nobody():
+    from prometheus_client.exposition import generate_latest
+
+    monitor = MonitorMetrics(Metrics())
+    monitor.queues({"trading": Figures(level=Level.WATCHED, reviewers=2, hit_rate=0.5, hurried=0.25, approved=1.0)})
+    monitor.paged("trading", "rubber_stamp")
+    (row,) = looked(generate_latest(monitor.metrics.registry).decode()).told()["watched"]
+
+    assert row == {
+        "queue": "trading", "level": 1, "reviewers": 2, "rubber_stamp": 1, "reviewer_unreliable": 0,
+        "caught": 0.5, "hurried": 0.25, "approved": 1.0,
+    }  # fmt: skip
 
 
 def test_only_what_is_newer_than_a_time_is_told_and_rates_still_know_what_was_before():

@@ -26,6 +26,7 @@ from hitl_stream.console.people import (
     Account,
     Kind,
     People,
+    Quiz,
     Scope,
     open_people,
 )
@@ -591,9 +592,50 @@ def _version_one(tx: Tx) -> None:
     tx.rows("CREATE TABLE people_version (one INTEGER PRIMARY KEY, version BIGINT NOT NULL)")
     tx.rows("INSERT INTO people_version (one, version) VALUES (1, 1)")
     for statement in SCHEMA:
-        if "person_link" not in statement:
+        if "person_link" not in statement and "person_quiz" not in statement:
             tx.rows(statement)
     tx.rows(
         "INSERT INTO person (id, name, kind, every_tenant, failures, failed_ms, added_ms)"
         " VALUES ('old', 'old', 'person', 0, 0, 0, 1)"
     )
+
+
+# --- quizzes ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_open_quiz_goes_on_and_each_question_takes_one_answer(place: str):
+    async def scenario(people: People) -> None:
+        await ana(people)
+        first = await people.begin_quiz("ana", "bid.adjust", Quiz("q1", NOW_MS, "[1, 2]", "", 0), NOW_MS - 10)
+        again = await people.begin_quiz("ana", "bid.adjust", Quiz("q2", NOW_MS + 1, "[3]", "", 0), NOW_MS - 10)
+        assert first == again
+        assert again.quiz == "q1"
+
+        assert await people.answer_quiz("ana", "bid.adjust", "q1", 0, "a")
+        assert not await people.answer_quiz("ana", "bid.adjust", "q1", 0, "o")
+        assert not await people.answer_quiz("ana", "bid.adjust", "q1", 2, "o")
+        assert not await people.answer_quiz("ana", "bid.adjust", "q2", 1, "o")
+        assert await people.answer_quiz("ana", "bid.adjust", "q1", 1, "o")
+        kept = await people.quiz("ana", "bid.adjust")
+        assert kept is not None
+        assert kept.answers == "ao"
+        assert await people.quiz("ana", "budget.reallocate") is None
+
+    ask(place, scenario)
+
+
+def test_a_quiz_that_is_over_is_begun_anew_and_goes_with_its_account(place: str):
+    async def scenario(people: People) -> None:
+        await ana(people)
+        await people.begin_quiz("ana", "bid.adjust", Quiz("q1", NOW_MS, "[1]", "", 0), 0)
+        await people.end_quiz("ana", "bid.adjust", "q1", NOW_MS + 5)
+        kept = await people.quiz("ana", "bid.adjust")
+        assert kept is not None
+        assert (kept.questions, kept.answers, kept.failed_ms) == ("", "", NOW_MS + 5)
+        assert not await people.answer_quiz("ana", "bid.adjust", "q1", 0, "a")
+
+        assert (await people.begin_quiz("ana", "bid.adjust", Quiz("q2", NOW_MS, "[2]", "", 0), 0)).quiz == "q2"
+        await people.remove("ana", NOW_MS)
+        assert await people.quiz("ana", "bid.adjust") is None
+
+    ask(place, scenario)

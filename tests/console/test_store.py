@@ -36,7 +36,7 @@ from hitl_stream.core.events import Purpose
 from hitl_stream.core.review import State
 from support.kafka import within
 from support.make import NOW_MS, FakeRecord, change, iso, make_policy
-from support.view import SECRETS, closed, ends, flagged, folded, gone, judged, lot, raised, result, review
+from support.view import SECRETS, approval, closed, ends, flagged, folded, gone, judged, lot, raised, result, review
 
 T = TypeVar("T")
 KINDS = ("sqlite", "postgres")
@@ -986,3 +986,40 @@ def test_what_a_person_has_said_on_an_item_is_told_them_also_while_others_are_as
     told = ask(place, question, *records)
 
     assert told == {("i1", "ana"): ["approve", "reject"], ("i1", "ben"): [], ("i2", "ana"): [], ("i9", "ana"): []}
+
+
+# --- for whoever looks at how people review ---------------------------------------------------------------------------
+
+
+def test_what_somebody_has_said_is_told_newest_first_whatever_it_was_asked_for(place: str):
+    records = [
+        judged("i1", 0, NOW_MS - 3, purpose="canary", action={"action_id": "~c-1"}),
+        judged("i2", 1, NOW_MS - 1),
+        judged("i3", 2, NOW_MS - 2, by="ben"),
+        judged("i4", 3, NOW_MS - 9),
+    ]
+
+    async def scenario(store: SqlStore) -> list[str]:
+        return [one.item for one in await store.judged_by("ana", NOW_MS - 5)]
+
+    assert ask(place, scenario, *records) == ["i2", "i1"]
+    assert ask(place, lambda store: store.judged_by("ana", 0, limit=1), *records)[0].item == "i2"
+
+
+def test_old_approvals_are_those_of_the_viewers_tenants_and_queues(place: str):
+    records = [
+        approval(1, at_ms=NOW_MS - 5),
+        approval(2, at_ms=NOW_MS - 4),
+        approval(3, at_ms=NOW_MS),
+        approval(4, at_ms=NOW_MS - 3, queue="brand"),
+        approval(5, at_ms=NOW_MS - 3, verdict="reject"),
+        approval(6, at_ms=NOW_MS - 3, action={"tenant": "other"}),
+    ]
+
+    async def scenario(store: SqlStore, viewer: Viewer) -> list[str]:
+        return [one.action_id for one in await store.approved(viewer, NOW_MS)]
+
+    assert ask(place, lambda store: scenario(store, ANA), *records) == ["old-2", "old-1"]
+    everywhere = Viewer("ana", None, ("brand", "trading"))
+    assert ask(place, lambda store: scenario(store, everywhere), *records) == ["old-4", "old-6", "old-2", "old-1"]
+    assert ask(place, lambda store: scenario(store, Viewer("vic", ("acme",))), *records) == []

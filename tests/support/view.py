@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from hitl_stream.console.fold import Keys, fold
 from hitl_stream.console.store import Change, Partition
+from hitl_stream.core.action import entity_of
 from hitl_stream.core.events import Purpose
 from hitl_stream.core.review import Need, Review, State
 from hitl_stream.wire.codec import Decoded, decode_bytes
@@ -48,6 +49,7 @@ KEYS: Keys = {
     topic: {DESK_KEY.key_id: DESK_KEY} for topic in ("reviews", "decisions", "closed", "results")
 }  # fmt: skip
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 SECRETS = ("purpose", "for", "not", "source", "act-secret")
 
 
@@ -74,7 +76,7 @@ def decision(raw: bytes, score: float = 0.4, **parts: Any) -> Decision:
         "id": "hitl.actions/0/1#0", "origin": "hitl.actions/0/1", "tenant": action.tenant,
         "action_id": action.action_id,
         "hash": decoded.hash, "type": action.type, "level": 3, "agent": action.agent,
-        "entity": action.changes[0].entity, "outcome": "REVIEW", "reasons": (reason,), "score": ScoreRow(score),
+        "entity": entity_of(action), "outcome": "REVIEW", "reasons": (reason,), "score": ScoreRow(score),
         "policy": "3c" * 32, "moment": iso(NOW_MS), "execute_by": iso(NOW_MS + HOUR_MS), "action": Raw(raw),
     }  # fmt: skip
     return Decision(**shared | parts)
@@ -134,6 +136,16 @@ def judged(item: str = "i1", offset: int = 0, at_ms: int = NOW_MS, **parts: Any)
         "source": f"hitl.verdicts/0/{offset}", "jws": "j", "shown": "{}", "action": Raw(raw),
     }  # fmt: skip
     return record("decisions", HUMAN_DECISION, f"{item}/{offset}", encode(HumanDecision(**fields | parts)), offset)
+
+
+def approval(
+    number: int, offset: int | None = None, *, at_ms: int = NOW_MS - 2 * DAY_MS, by: str = "ben", **parts: Any
+) -> FakeRecord:
+    """Return on `decisions` that somebody approved action `old-<number>`, two days ago, with what had asked for it."""
+    action = {"action_id": f"old-{number}", **parts.pop("action", {})}
+    asked = head_of(encode(decision(action_bytes(**action)))).decode()
+    fields = {"queue": "trading", "asked": asked, **parts}
+    return judged(f"o{number}", number if offset is None else offset, at_ms, by=by, action=action, **fields)
 
 
 def raised(item: str = "x1", offset: int = 0, text: str = "409: campaign ended", **parts: Any) -> FakeRecord:

@@ -13,7 +13,18 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator, BaseModel
 
-from hitl_stream.console import bodies, checking, exceptions, proposing, reviewing, searching, stopping
+from hitl_stream.console import (
+    bodies,
+    checking,
+    exceptions,
+    figures,
+    gates,
+    proposing,
+    quiz,
+    reviewing,
+    searching,
+    stopping,
+)
 from hitl_stream.console.auth import Failures, address_of, begin_session, demand, identify, identify_browser
 from hitl_stream.console.bodies import DIGEST, PATTERN, RECEIPT
 from hitl_stream.console.office import Office, Who
@@ -60,6 +71,7 @@ Name = Annotated[str, Path(min_length=1, max_length=200, pattern=PATTERN), After
 Word = Annotated[str, Query(min_length=1, max_length=200, pattern=PATTERN), AfterValidator(_text)]
 Like = Annotated[str, Query(max_length=200), AfterValidator(_text)]
 After = Annotated[int, Query(ge=-1, le=2**53)]
+ClassName = Annotated[str, Path(alias="class", min_length=1, max_length=200, pattern=PATTERN), AfterValidator(_text)]
 LongName = Annotated[str, Path(min_length=1, max_length=700, pattern=PATTERN), AfterValidator(_text)]
 
 
@@ -115,6 +127,7 @@ def router(office: Office, failures: Failures) -> APIRouter:
     _batches(api, office, needs(Scope.RELEASE_BATCH), needs(Scope.QUEUES))
     _pairs(api, office, needs(Scope.PAIRS))
     _control(api, office, needs)
+    _vigilance(api, office, needs)
     return api
 
 
@@ -170,6 +183,8 @@ def _sessions(api: APIRouter, office: Office, failures: Failures, anybody: Any) 
                 "scopes": sorted(who.scopes),
                 "fresh": who.fresh,
                 "qualified": qualified,
+                "soon": figures.soon(who, now_ms),
+                "watches": figures.watches(office, who),
             }
         )
 
@@ -310,7 +325,13 @@ def _items(api: APIRouter, office: Office, decider: Any, looker: Any) -> None:
     ) -> Response:
         """Claim up to `count` items for two minutes each; `without` are items that were put aside."""
         found = await reviewing.next_items(office, who, queue, order, count, without)
-        return answer({"items": found, "stale_s": await reviewing.stale_s(office)})
+        return answer({"items": found, "rest": reviewing.rest(office, who), "stale_s": await reviewing.stale_s(office)})
+
+    @api.delete("/rest", status_code=204, tags=["review"], responses=documented(None, 204), summary="Go on now")
+    async def go_on(who: Annotated[Who, decider]) -> Response:
+        """Go on without the break that is due, for ten more items or minutes. It is noted in the log."""
+        reviewing.go_on(office, who)
+        return Response(status_code=204)
 
     @api.get("/items/{item}", tags=["review"], responses=documented(bodies.Item, 200, 404), summary="Look at an item")
     async def look(item: Name, who: Annotated[Who, looker]) -> Response:
@@ -510,3 +531,48 @@ def _control(api: APIRouter, office: Office, needs: Needs) -> None:
         """Append a command to `control` as it is. Whether it counts is control's to say."""
         place = await stopping.pass_on(office, who, ask.jws)
         return answer({"epoch": place.offset, "at": time_text(place.at_ms)}, 202)
+
+
+# --- vigilance --------------------------------------------------------------------------------------------------------
+
+
+def _vigilance(api: APIRouter, office: Office, needs: Needs) -> None:
+    @api.get("/me/figures", tags=["vigilance"], responses=documented(bodies.OwnFigures, 200), summary="My own figures")
+    async def own(who: Annotated[Who, needs(Scope.DECIDE)]) -> Response:
+        """Return how the caller reviews. Nobody else is told this of them by name."""
+        return answer(await figures.own(office, who))
+
+    @api.get("/watch", tags=["vigilance"], responses=documented(bodies.ReviewedQueues, 200), summary="Who still looks")
+    async def watch(who: Annotated[Who, needs(Scope.QUEUES)]) -> Response:
+        """Return how the reviewers of the caller's own queues do, by pseudonym."""
+        return answer(await figures.watched(office, who))
+
+    @api.get("/gates", tags=["vigilance"], responses=documented(bodies.Gates, 200), summary="The gates, and evidence")
+    async def gates_(who: Annotated[Who, needs(Scope.QUEUES)]) -> Response:
+        """Return the gates of the policy in force: their states, and what could be said for removing each."""
+        return answer(gates.overview(office, who))
+
+    @api.get("/quiz", tags=["vigilance"], responses=documented(bodies.Quizzes, 200), summary="The quizzes")
+    async def quizzes(who: Annotated[Who, needs(Scope.DECIDE)]) -> Response:
+        """Return the classes that the caller was ever qualified for, and how their quiz of each stands."""
+        return answer({"classes": await quiz.overview(office, who), "passes": quiz.RIGHT, "of": quiz.ITEMS})
+
+    @api.post(
+        "/quiz/{class}",
+        tags=["vigilance"],
+        responses=documented(bodies.QuizState, 200, 409, 504),
+        summary="Begin a quiz, or go on with it",
+    )
+    async def begin(class_: ClassName, who: Annotated[Who, needs(Scope.DECIDE)]) -> Response:
+        """Return the question that is to be answered. Which items are spoilt is told by nothing."""
+        return answer(await quiz.begin(office, who, class_))
+
+    @api.post(
+        "/quiz/{class}/answer",
+        tags=["vigilance"],
+        responses=documented(bodies.QuizState, 200, 409, 504),
+        summary="Answer a question",
+    )
+    async def answer_(class_: ClassName, ask: bodies.QuizAsk, who: Annotated[Who, needs(Scope.DECIDE)]) -> Response:
+        """Keep the answer, and return the next question, or the result. A question counts by its first answer."""
+        return answer(await quiz.answer(office, who, class_, ask.quiz, ask.at, ask.approve))

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 
 from hitl_stream.core.commands import SELECTORS_MAX
 from hitl_stream.core.events import Mode
-from hitl_stream.core.verdicts import CHANGES_MAX, ERRORS_MAX
+from hitl_stream.core.verdicts import CHANGES_MAX, ERRORS_MAX, QUIZ_ITEMS_MAX
 
 NOTE_LENGTH_MAX = 2_000
 NAME_LENGTH_MAX = 200
@@ -133,6 +133,14 @@ class ReverseAsk(_In):
     ]
 
 
+class QuizAsk(_In):
+    """The answer to question `at` of a quiz, from 0: whether the item may run."""
+
+    quiz: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    at: Annotated[int, Field(ge=0, le=QUIZ_ITEMS_MAX, strict=True)]
+    approve: StrictBool
+
+
 class EngageAsk(_In):
     """A kill switch: its scope as selectors such as `campaign:cmp-7`; `global:*` stops everything."""
 
@@ -173,7 +181,11 @@ class Session(_Out):
 
 
 class Me(_Out):
-    """Who asks, and for what the token is good. `tenants` null: every one."""
+    """Who asks, and for what the token is good. `tenants` null: every one.
+
+    `soon`: classes whose qualification ends within two weeks, the first to end first. `watches`: queues whose reviewers
+    they look after.
+    """
 
     name: str
     kind: Literal["person", "service"]
@@ -182,6 +194,8 @@ class Me(_Out):
     scopes: list[str]
     fresh: bool
     qualified: dict[str, str]
+    soon: list[str]
+    watches: list[str]
 
 
 class Proposed(_Out):
@@ -360,11 +374,38 @@ class Judged(_Out):
     appended: str
 
 
+class Spot(_Out):
+    """A place of an action where something was wrong: what stood there before, what was proposed, what was shown.
+
+    Nulls: nothing stood there, or nobody knows what was proposed.
+    """
+
+    path: str
+    field: str
+    before: Any
+    proposed: Any
+    shown: Any
+    unit: str | None
+
+
+class Lesson(_Out):
+    """That an item which the caller has judged was planted, to learn who looks: it never ran, and never can.
+
+    `caught`: they saw it. `error` is the type of what was wrong, which stands in one of `places`.
+    """
+
+    caught: bool
+    error: str | None
+    type: str | None
+    places: list[Spot]
+
+
 class Item(_Out):
     """An item as the caller may see it.
 
     `state`: open, or judged (the caller has said something on it), or ended. `card` is a JSON text, and `view` its
-    SHA-256, which a verdict names. `claimed_until`: until then nobody else is given it.
+    SHA-256, which a verdict names. `claimed_until`: until then nobody else is given it. `lesson`: the caller has judged
+    it, and it was planted.
     """
 
     item: str
@@ -373,13 +414,24 @@ class Item(_Out):
     view: str | None
     claimed_until: str | None
     yours: list[Judged]
+    lesson: Lesson | None
     stale_s: float | None
 
 
+class Rest(_Out):
+    """A break that is due, after so many items since then. `paused`: nothing is handed out before `until`."""
+
+    items: int
+    paused: bool
+    since: str
+    until: str
+
+
 class Next(_Out):
-    """Items that the caller holds now, the most pressing first."""
+    """Items that the caller holds now, the most pressing first. `rest`: they should have a break; null: not yet."""
 
     items: list[Item]
+    rest: Rest | None
     stale_s: float | None
 
 
@@ -567,6 +619,24 @@ class SwitchSpan(_Out):
 Series = dict[str, list[float | None]]
 
 
+class WatchedQueue(_Out):
+    """What a monitor says of a queue's reviewers, of none by name. Null: nobody knows.
+
+    `level` is 0 to 3, `caught` the share of planted errors that were objected to, `hurried` that of approvals which
+    came too fast to have read, `approved` that of judgements which approve. `rubber_stamp` and `reviewer_unreliable`
+    count the alarms since the monitor started.
+    """
+
+    queue: str
+    level: int
+    reviewers: int | None
+    rubber_stamp: int
+    reviewer_unreliable: int
+    caught: float | None
+    hurried: float | None
+    approved: float | None
+
+
 class Live(_Out):
     """The points after a time, and each chart's series at them; null: nobody knows.
 
@@ -584,6 +654,7 @@ class Live(_Out):
     open: Series
     oldest: Series
     lag: Series
+    watched: list[WatchedQueue]
     switches: list[SwitchSpan]
 
 
@@ -600,3 +671,241 @@ class Feedbacks(_Out):
     feedback: list[dict[str, Any]]
     after: str
     more: bool
+
+
+# --- vigilance --------------------------------------------------------------------------------------------------------
+
+
+class Qualification(_Out):
+    """Until when somebody may claim items of a class. `soon`: it ends within two weeks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    class_: Annotated[str, Field(alias="class")]
+    until: str
+    holds: bool
+    soon: bool
+
+
+class DayCount(_Out):
+    """What somebody judged on one day, in UTC, and how much of it they approved."""
+
+    day: str
+    items: int
+    approved: int
+
+
+class Canaries(_Out):
+    """Planted items that somebody has judged in thirty days, and those where they saw what was wrong.
+
+    Those judged after `until` are not told of yet: until then they count as any other item.
+    """
+
+    seen: int
+    caught: int
+    until: str
+
+
+class OwnFigures(_Out):
+    """The caller's own figures, over their last hundred items; shares from 0 to 1, null: too few to tell.
+
+    `hurried` is the share of their last approvals (`hurried_of` of them, at least `hurried_needs`) that came faster
+    than anybody reads. `level`: how closely they are watched, 0 to 3; it is known where `watched` is true.
+    """
+
+    days: list[DayCount]
+    items: int
+    approved: float | None
+    median_s: float | None
+    hurried: float | None
+    hurried_of: int
+    hurried_needs: int
+    hurried_warn: float
+    canaries: Canaries
+    watched: bool
+    level: int
+    qualified: list[Qualification]
+
+
+class WatchSign(_Out):
+    """What was seen of somebody, and in which row of the rules that stands."""
+
+    row: int
+    sign: str
+
+
+class WatchedPerson(_Out):
+    """One reviewer of a queue, by pseudonym; `name` is null but where the site tells names.
+
+    `misses`, `rarer` and `oftener` are the sums of rows 2 and 4, `sense` is d' of row 7; null: too few items.
+    """
+
+    person: str
+    name: str | None
+    level: int
+    signs: list[WatchSign]
+    canaries: int
+    hit_rate: float | None
+    misses: float
+    hurried: float | None
+    items: int
+    approved: float | None
+    rarer: float
+    oftener: float
+    sense: float | None
+
+
+class WatchAlert(_Out):
+    """What was seen of one person in one queue, or of all of it (`person` null). `page`: what somebody was woken for.
+
+    `text`: what can be done.
+    """
+
+    at: str
+    person: str | None
+    name: str | None
+    text: str | None
+    row: int
+    level: int
+    page: str | None
+
+
+class ReviewedQueue(_Out):
+    """How the reviewers of a queue do who judged today or yesterday. `at_levels`: how many are at each level, 0 to 3.
+
+    Of `pairs` of blind second judgements `agreement` said the same. `escaped`: the share of errors among what ran
+    without being looked at. Nulls: nobody knows.
+    """
+
+    queue: str
+    level: int
+    at_levels: list[int]
+    reviewers: int
+    hit_rate: float | None
+    hurried: float | None
+    approved: float | None
+    pairs: int
+    agreement: float | None
+    escaped: float | None
+    people: list[WatchedPerson]
+    alerts: list[WatchAlert]
+
+
+class ReviewedQueues(_Out):
+    """The queues whose reviewers the caller may look after. `trouble`: why this may be out of date.
+
+    `limits`: beyond which something is seen, by figure.
+    """
+
+    trouble: str
+    limits: dict[str, float]
+    queues: list[ReviewedQueue]
+
+
+class QuizClass(_Out):
+    """A class that the caller was ever qualified for. `known`: old actions that a quiz could be made of.
+
+    `answered`: so many questions of an open quiz are answered; null: none is open. `again_at`: not before then.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    class_: Annotated[str, Field(alias="class")]
+    until: str
+    holds: bool
+    known: int
+    needed: int
+    answered: int | None
+    again_at: str | None
+
+
+class Quizzes(_Out):
+    """The quizzes that the caller can take; `passes`: so many right of so many."""
+
+    classes: list[QuizClass]
+    passes: int
+    of: int
+
+
+class Wrong(_Out):
+    """What was wrong with an item of a quiz."""
+
+    error: str
+    places: list[Spot]
+
+
+class Missed(_Out):
+    """A question that was answered wrongly. `wrong` null: nothing was wrong with it."""
+
+    at: int
+    type: str
+    entity: dict[str, Any]
+    wrong: Wrong | None
+
+
+class QuizState(_Out):
+    """How a quiz stands. open: `card` is asked now, question `at` of `of`. passed, failed: the rest is its result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    class_: Annotated[str, Field(alias="class")]
+    quiz: str
+    of: int
+    at: int
+    needed: int
+    state: Literal["open", "passed", "failed"]
+    card: str | None
+    view: str | None
+    right: int | None
+    until: str | None
+    again_at: str | None
+    missed: list[Missed]
+
+
+class GateState(_Out):
+    """The state of a gate for one class; `agent` null: for every agent version that has none of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    class_: Annotated[str, Field(alias="class")]
+    agent: str | None
+    state: Literal["observe", "enforce", "removed"]
+
+
+class GateEvidence(_Out):
+    """What is known of one type of error of one agent version at a gate: `borne` is the share of errors that it bears.
+
+    Of `canaries` planted errors of this type, `caught` were seen. `missing`: what keeps its removal from being offered.
+    """
+
+    agent: str
+    error: str
+    borne: float
+    items: int
+    errors: int
+    canaries: int
+    caught: int
+    people: int
+    e: float
+    days: float
+    missing: list[str]
+
+
+class GateRow(_Out):
+    """A gate of the policy in force. `protected`: classes that never lose it by a record. `evidence`: what is known.
+
+    Null: the monitor knows nothing of it, or there is none.
+    """
+
+    gate: str
+    definition: str
+    owner: str
+    classes: list[str]
+    protected: list[str]
+    validators: list[str]
+    states: list[GateState]
+    evidence: list[GateEvidence] | None
+
+
+class Gates(_Out):
+    """The gates of the policy in force, and what it takes to remove one. `trouble`: why evidence may be out of date."""
+
+    gates: list[GateRow]
+    needs: dict[str, float]
+    trouble: str

@@ -40,11 +40,22 @@ BYTES_MAX = 4 * 1024 * 1024
 COUNTED = ("applied", "waiting")
 """Effects of judgements that counted."""
 DIGITS = 4
+PAGES = ("rubber_stamp", "reviewer_unreliable")
+"""What a monitor pages somebody for."""
 
+_ALERTS = "hitl_pages_total"
+_WATCHED = {
+    "hitl_queue_vigilance_level": "level",
+    "hitl_queue_reviewers": "reviewers",
+    "hitl_queue_canary_hit_ratio": "caught",
+    "hitl_queue_hurried_ratio": "hurried",
+    "hitl_queue_approval_ratio": "approved",
+}
+"""What a monitor says of a queue, and how it is told; of no person there is a series."""
 ROUTES, JUDGED, OPEN, OLDEST, LAG = "routes", "judged", "open", "oldest", "lag"
 _APPROVED, _ALL = (JUDGED, "approve"), (JUDGED, "all")
 _NAMES = ("hitl_actions_total", "hitl_verdicts_total", "hitl_queue_items", "hitl_queue_oldest_seconds",
-          "hitl_lag_seconds")  # fmt: skip
+          "hitl_lag_seconds", _ALERTS, *_WATCHED)  # fmt: skip
 
 Key = tuple[str, str]
 """A chart and a series of it."""
@@ -121,6 +132,13 @@ class Live:
                 case "hitl_lag_seconds":
                     key = self._key((LAG, labels.get("role", OTHER)))
                     gauges[key] = max(gauges.get(key, 0.0), value)
+                case _ if name == _ALERTS:
+                    key = self._key((labels.get("page", OTHER), labels.get("queue", OTHER)))
+                    gauges[key] = gauges.get(key, 0.0) + value
+                case _ if name in _WATCHED:
+                    # Every monitor knows every queue, from the changelog: they say the same, or one is a little behind.
+                    key = self._key((_WATCHED[name], labels.get("queue", OTHER)))
+                    gauges[key] = max(gauges.get(key, 0.0), value)
 
     def _key(self, key: Key) -> Key:
         if key not in self._known and len(self._known) >= SERIES_MAX:
@@ -154,6 +172,7 @@ class Live:
             OPEN: chart(OPEN, gauge),
             OLDEST: chart(OLDEST, gauge),
             LAG: chart(LAG, gauge),
+            "watched": _watched(points[-1].values if points else None),
         }
 
     def grown(self, chart: str, series: str) -> float | None:
@@ -162,6 +181,19 @@ class Live:
         if not known:
             return None
         return known[-1].get((chart, series), 0.0) - known[0].get((chart, series), 0.0)
+
+
+def _watched(values: Mapping[Key, float] | None) -> list[dict[str, Any]]:
+    """Return what the last look found of each queue's reviewers: shares are null where nobody knows them."""
+    now = values or {}
+
+    def row(queue: str) -> dict[str, Any]:
+        figures = {name: _short(now.get((name, queue))) for name in ("caught", "hurried", "approved")}
+        counts = {name: int(now.get((name, queue), 0)) for name in ("level", *PAGES)}
+        reviewers = now.get(("reviewers", queue))
+        return {"queue": queue, "reviewers": None if reviewers is None else int(reviewers), **counts, **figures}
+
+    return [row(queue) for name, queue in sorted(now) if name == "level"]
 
 
 def _samples(text: str) -> Iterator[tuple[str, Labels, float]]:

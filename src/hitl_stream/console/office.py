@@ -5,6 +5,7 @@ Each part is a small protocol, so that tests need no broker.
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from hitl_stream.console.live import Live
+from hitl_stream.console.pace import Pace
 from hitl_stream.console.pairs import Pairs
 from hitl_stream.console.people import Account, Kind, People, Scope
 from hitl_stream.console.problems import ProblemError
 from hitl_stream.console.seen import Seen
 from hitl_stream.console.sign import Signer
 from hitl_stream.console.store import Store, Viewer, viewer_of
+from hitl_stream.console.watching import Watching
 from hitl_stream.core.commands import Command
 from hitl_stream.core.control import Control
 from hitl_stream.core.policy.compile import Compiled
@@ -144,6 +147,10 @@ class Office:
     instance: str = "local/console/0"
     live: Live = field(default_factory=Live)
     seen: Seen = field(default_factory=Seen)
+    watching: Watching = field(default_factory=Watching)
+    pace: Pace = field(default_factory=Pace)
+    chance: random.Random = field(default_factory=random.SystemRandom)
+    """Draws the items of a quiz, and which of them are spoilt."""
     recent: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
 
     def policy(self) -> Compiled:

@@ -32,7 +32,7 @@ from hitl_stream.core.escape import escaped
 from hitl_stream.core.switches import folded
 
 T = TypeVar("T")
-VERSION = 2
+VERSION = 3
 SECRET_BYTES = 32
 SESSION_MS = 8 * 3_600_000
 """A working day; then a person signs in again, and whoever found the browser open does not."""
@@ -161,6 +161,19 @@ class Issued(Struct, frozen=True):
     token: Token
 
 
+class Quiz(Struct, frozen=True):
+    """A quiz that somebody takes, or has failed: `questions` are as the console wrote them, `answers` one letter each.
+
+    Without questions none is open; `failed_ms`: when the last one was failed, 0: none was.
+    """
+
+    quiz: str
+    begun_ms: int
+    questions: str
+    answers: str
+    failed_ms: int
+
+
 class Bearer(Struct, frozen=True):
     """Who showed a token, and what it is good for by now."""
 
@@ -169,6 +182,8 @@ class Bearer(Struct, frozen=True):
 
 
 LINKS = "CREATE TABLE person_link (id TEXT PRIMARY KEY, digest TEXT NOT NULL UNIQUE, until_ms BIGINT NOT NULL)"
+QUIZZES = """CREATE TABLE person_quiz (id TEXT, class TEXT, quiz TEXT NOT NULL, begun_ms BIGINT NOT NULL,
+    questions TEXT NOT NULL, answers TEXT NOT NULL, failed_ms BIGINT NOT NULL, PRIMARY KEY (id, class))"""
 SCHEMA = (
     """CREATE TABLE person (id TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, every_tenant INTEGER NOT NULL,
         password TEXT, failures INTEGER NOT NULL, failed_ms BIGINT NOT NULL, added_ms BIGINT NOT NULL,
@@ -179,12 +194,16 @@ SCHEMA = (
     """CREATE TABLE person_session (digest TEXT PRIMARY KEY, id TEXT NOT NULL, begun_ms BIGINT NOT NULL,
         until_ms BIGINT NOT NULL)""",
     LINKS,
+    QUIZZES,
     """CREATE TABLE person_token (digest TEXT PRIMARY KEY, token_id TEXT NOT NULL UNIQUE, id TEXT NOT NULL,
         scopes TEXT NOT NULL, until_ms BIGINT NOT NULL)""",
 )
-UPGRADES: Mapping[int, tuple[str, ...]] = {1: (LINKS,)}
+UPGRADES: Mapping[int, tuple[str, ...]] = {1: (LINKS,), 2: (QUIZZES,)}
 """What makes the next version's tables of those of a version: accounts are kept, whatever hitl learns."""
-_OF_ACCOUNT = ("person_tenant", "person_role", "person_qualification", "person_session", "person_link", "person_token")
+_OF_ACCOUNT = (
+    "person_tenant", "person_role", "person_qualification", "person_session", "person_link", "person_token",
+    "person_quiz",
+)  # fmt: skip
 
 
 def open_people(place: str | Path, hasher: PasswordHasher | None = None) -> People:
@@ -306,6 +325,47 @@ class People(Tables):
             return _known(tx, name)
 
         return await self._write(work)
+
+    # --- quizzes ---
+
+    async def quiz(self, name: str, class_: str) -> Quiz | None:
+        """Return how somebody's quiz of a class stands."""
+        return await self._read(lambda tx: _quiz(tx, folded(name), class_))
+
+    async def begin_quiz(self, name: str, class_: str, quiz: Quiz, since_ms: int) -> Quiz:
+        """Keep a quiz that begins now, and return the one that counts: an open one of after `since_ms` goes on."""
+
+        def work(tx: Tx) -> Quiz:
+            tx.alone("people")
+            key = folded(_known(tx, name).name)
+            open_ = _quiz(tx, key, class_)
+            if open_ is not None and open_.questions and open_.begun_ms > since_ms:
+                return open_
+            tx.rows("DELETE FROM person_quiz WHERE id = ? AND class = ?", (key, class_))
+            tx.rows(
+                "INSERT INTO person_quiz (id, class, quiz, begun_ms, questions, answers, failed_ms)"
+                " VALUES (?, ?, ?, ?, ?, '', 0)",
+                (key, class_, quiz.quiz, quiz.begun_ms, quiz.questions),
+            )
+            return quiz
+
+        return await self._write(work)
+
+    async def answer_quiz(self, name: str, class_: str, quiz: str, at: int, letter: str) -> bool:
+        """Keep the answer to question `at`; False: it was answered before, or the quiz is another by now."""
+        sql = (
+            "UPDATE person_quiz SET answers = answers || ? WHERE id = ? AND class = ? AND quiz = ?"
+            " AND LENGTH(answers) = ? AND questions <> '' RETURNING quiz"
+        )
+        return bool(await self._write(lambda tx: tx.rows(sql, (letter, folded(name), class_, quiz, at))))
+
+    async def end_quiz(self, name: str, class_: str, quiz: str, failed_ms: int) -> None:
+        """Forget the questions of a quiz that is over; `failed_ms` 0: it was passed."""
+        sql = (
+            "UPDATE person_quiz SET questions = '', answers = '', failed_ms = ?"
+            " WHERE id = ? AND class = ? AND quiz = ? AND questions <> ''"
+        )
+        await self._write(lambda tx: tx.rows(sql, (failed_ms, folded(name), class_, quiz)))
 
     # --- signing in ---
 
@@ -552,6 +612,12 @@ def _account(tx: Tx, key: str) -> Account | None:
 
 def _pair(row: Row) -> tuple[str, int]:
     return str(row[0]), int(row[1])
+
+
+def _quiz(tx: Tx, key: str, class_: str) -> Quiz | None:
+    sql = "SELECT quiz, begun_ms, questions, answers, failed_ms FROM person_quiz WHERE id = ? AND class = ?"
+    rows = tx.rows(sql, (key, class_))
+    return Quiz(*rows[0]) if rows else None
 
 
 def _column(tx: Tx, sql: str, key: str) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ Rules:
 - A verdict is signed for the card that stands in its `view`. If the item is another by now, nothing is signed.
 - Its answer says that it was appended, and no more: what it did is the desk's to say, and is read back.
 - Nothing here tells a planted, audited or second look from a first one: every answer goes by what `OpenItem` holds, and
-  to somebody who has judged an item it stays `judged`, whatever became of it.
+  to somebody who has judged an item it stays `judged`, whatever became of it. Then, and only then, `lesson` tells them
+  of a planted one.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from hitl_stream.console.auth import demand_fresh
 from hitl_stream.console.bodies import PairAsk, ReleaseAsk, VerdictAsk
 from hitl_stream.console.card import Shown, card, lot_card
+from hitl_stream.console.lessons import lesson
 from hitl_stream.console.office import HELD_MAX, Office, Place, Who
 from hitl_stream.console.pairs import Waiting, pair_card
 from hitl_stream.console.people import LABELLER
@@ -26,6 +29,7 @@ from hitl_stream.console.problems import ProblemError
 from hitl_stream.console.sign import judgement_id
 from hitl_stream.console.store import Claim, EndedItem, OpenItem, Order, Viewer
 from hitl_stream.core.batch import Stage
+from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.edits import fault
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.review import TIER_MAX
@@ -46,10 +50,16 @@ NOT_THERE = "there is no such item for you now: it is unknown, not yours to deci
 async def next_items(
     office: Office, who: Who, queue: str, order: Order, count: int, without: Collection[str]
 ) -> list[dict[str, Any]]:
-    """Claim up to `count` items of a queue for somebody, the most pressing first; what they hold is among them."""
+    """Claim up to `count` items of a queue for somebody, the most pressing first; what they hold is among them.
+
+    Nothing, while they should have a break.
+    """
     viewer = _in_queue(office, who, queue)
     policy = office.policy().policy
     now_ms = office.clock_ms()
+    due = office.pace.rest(who.account.name, now_ms)
+    if due is not None and due.paused:
+        return []
     judged = office.just_judged(who.account.name)  # their claims end with the items, as soon as that is read back
     held = {claim.item for claim in await office.store.held(who.account.name, now_ms)} - set(judged)
     skip = list(dict.fromkeys([*without, *judged]))
@@ -115,8 +125,24 @@ async def _body(
             }
             for one in said
         ],
+        "lesson": lesson(said),
         "stale_s": await stale_s(office),
     }
+
+
+def rest(office: Office, who: Who) -> dict[str, Any] | None:
+    """Return the break that somebody should have now; None: they need none."""
+    due = office.pace.rest(who.account.name, office.clock_ms())
+    if due is None:
+        return None
+    times = {"since": time_text(due.began_ms), "until": time_text(due.until_ms)}
+    return {"items": due.items, "paused": due.paused, **times}
+
+
+def go_on(office: Office, who: Who) -> None:
+    """Give somebody more items who goes on without a break."""
+    if office.pace.go_on(who.account.name, office.clock_ms()):
+        structlog.get_logger(role="console").info("somebody goes on without a break", reviewer=who.account.name)
 
 
 async def stale_s(office: Office) -> float | None:
@@ -262,6 +288,7 @@ async def judge(office: Office, who: Who, item: str, ask: VerdictAsk) -> Said:
     await _claim(office, who, item)
     place = await office.writer.append("verdicts", partition, value)
     office.remember(who.account.name, item)
+    office.pace.judged(who.account.name, milliseconds(common["painted"]), office.clock_ms())
     if ask.verdict == "escalate" or sum(need.people - len(need.by) for need in found.approvals) > 1:
         await office.store.release(item, who.account.name)  # somebody else is asked now; else it ends with the item
     return Said(jti, place)

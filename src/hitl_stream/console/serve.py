@@ -20,6 +20,7 @@ from hitl_stream.console.seen import Seen
 from hitl_stream.console.sign import Signer
 from hitl_stream.console.store import Store
 from hitl_stream.console.watch import ControlWatch
+from hitl_stream.console.watching import Watching, WatchingFeed
 from hitl_stream.core.commands import Command
 from hitl_stream.lane.commander import append
 from hitl_stream.wire.policy_file import LoadedPolicy
@@ -64,11 +65,13 @@ def console(
     tenant: str,
     clock_ms: Callable[[], int],
     scrape: Sequence[str] = (),
+    pseudonyms: SealKey | None = None,
+    names: bool = False,
 ) -> Console:
-    """Build a console."""
+    """Build a console. `pseudonyms` is the monitor's key of them; `names`: reviewers are told by name to owners."""
     watch = ControlWatch(client, topics, trust, loaded, key.key_id, seals)
     pairs, writer = Pairs(), KafkaWriter(client, topics)
-    live, seen = Live(scrape), Seen()
+    live, seen, watching = Live(scrape), Seen(), Watching(pseudonyms, names=names)
     keys = {topic: _together(seals, roles) for topic, roles in WRITERS.items()}
     feed = Feed(client, topics, store, keys, pairs, clock_ms, seen.take)
 
@@ -93,10 +96,13 @@ def console(
         instance=instance,
         live=live,
         seen=seen,
+        watching=watching,
     )
-    names = {*LOOPBACK, *hosts} | ({bind} - set(ANYWHERE))
-    web = Web(application(office, names), bind, port)
-    services: list[ServiceT] = [_Stores(store, people), watch, writer, feed, Sampler(live, scrape, clock_ms), web]
+    own_names = {*LOOPBACK, *hosts} | ({bind} - set(ANYWHERE))
+    web = Web(application(office, own_names), bind, port)
+    monitored = WatchingFeed(client, topics, watching, seals.get("monitor", {}))
+    sampler = Sampler(live, scrape, clock_ms)
+    services: list[ServiceT] = [_Stores(store, people), watch, writer, feed, monitored, sampler, web]
     return Console(services, {"control": watch.missing, "view": feed.missing}, web, office)
 
 

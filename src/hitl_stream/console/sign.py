@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from hitl_stream.console.card import Shown
 from hitl_stream.core.errors import SettingsError
-from hitl_stream.core.verdicts import BatchRelease, Edit, PairChoice, Skipped, Verdict
+from hitl_stream.core.verdicts import BatchRelease, Edit, PairChoice, Qualified, Skipped, Verdict
 from hitl_stream.wire.signing import SigningKey
 from hitl_stream.wire.verdicts import CONSOLE, claims_by, verdict_value
 
@@ -103,6 +103,12 @@ class Signer:
         """Return the value of the record that prefers one of two outputs."""
         claims = PairChoice(**common, view=shown.view, pair=pair, left=left, choice=choice)
         return verdict_value(self.key, claims, shown.text)
+
+    def qualified(self, common: Mapping[str, Any], shown: Shown, *, class_: str, right: int, of: int) -> bytes:
+        """Return the value of the record that somebody has passed the quiz of a class."""
+        return verdict_value(
+            self.key, Qualified(**common, view=shown.view, class_=class_, right=right, of=of), shown.text
+        )
 
     def common(
         self,

@@ -38,6 +38,10 @@ LOTS_MAX = 100
 """Batches listed at once."""
 EXCEPTIONS_MAX = 200
 """Exceptions listed at once."""
+JUDGED_MAX = 500
+"""Of one person, for their own figures."""
+APPROVED_MAX = 1_000
+"""Old approvals looked through for what a quiz can be made of."""
 KINDS_MAX = 20
 """Exception types that one item counts for."""
 MICROS = 1_000_000
@@ -371,6 +375,12 @@ class Store(Protocol):
 
     async def search(self, viewer: Viewer, wanted: Search) -> tuple[Hit, ...]:
         """Return the decided actions that fit, newest first."""
+
+    async def judged_by(self, person: str, since_ms: int, limit: int = JUDGED_MAX) -> tuple[HumanDecision, ...]:
+        """Return what somebody has said since then, on items of every purpose, newest first."""
+
+    async def approved(self, viewer: Viewer, before_ms: int, limit: int = APPROVED_MAX) -> tuple[HumanDecision, ...]:
+        """Return what people approved before a time, of the viewer's tenants and queues, the newest first."""
 
     async def stale_ms(self, now_ms: int) -> int | None:
         """Return how far the view is behind, by its slowest partition; None: it has not read anything yet."""

@@ -21,7 +21,9 @@ from msgspec import Raw
 from hitl_stream.console.database import Database, Row, Tables, Tx, marks, open_database
 from hitl_stream.console.store import (
     ALONE_MAX,
+    APPROVED_MAX,
     EXCEPTIONS_MAX,
+    JUDGED_MAX,
     KINDS_MAX,
     LEASE_MS,
     LOTS_MAX,
@@ -64,7 +66,7 @@ from hitl_stream.wire.desk_records import (
 )
 
 T = TypeVar("T")
-VERSION = 2
+VERSION = 3
 """Of the tables. A view with an older one is dropped and read anew; claims stay."""
 ARMS_MAX = 200
 """Pairs of queue and tenant that are looked up one by one; beyond it, the tenants of a queue are sifted."""
@@ -108,11 +110,16 @@ SCHEMA = (
         action_id TEXT NOT NULL, at_ms BIGINT NOT NULL, PRIMARY KEY (topic, part, place, person))""",
     """CREATE INDEX view_story_by_person ON view_story_by (tenant, person, at_ms)""",
     """CREATE INDEX view_story_by_old ON view_story_by (at_ms)""",
+    """CREATE INDEX view_story_by_who ON view_story_by (person, at_ms)""",
+    """CREATE INDEX view_story_decided ON view_story (at_ms) WHERE kind = 'decision'""",
 )
 _SAID = """SELECT s.value FROM view_item i
     JOIN view_story_by b ON b.tenant = i.tenant AND b.action_id = i.action_id
     JOIN view_story s ON s.topic = b.topic AND s.part = b.part AND s.place = b.place
     WHERE i.item = ? AND b.person = ? AND s.kind = 'decision' ORDER BY s.at_ms, s.part, s.place LIMIT ?"""
+_JUDGED_BY = """SELECT s.value FROM view_story_by b
+    JOIN view_story s ON s.topic = b.topic AND s.part = b.part AND s.place = b.place
+    WHERE b.person = ? AND b.at_ms >= ? AND s.kind = 'decision' ORDER BY b.at_ms DESC, b.part, b.place DESC LIMIT ?"""
 _BEYOND = "SELECT at_ms FROM view_story WHERE alone = 1 ORDER BY at_ms DESC LIMIT 1 OFFSET ?"
 _FORGET_ALONE = """DELETE FROM view_story WHERE alone = 1 AND at_ms <= ? AND NOT EXISTS (SELECT 1 FROM view_item i
     WHERE i.tenant = view_story.tenant AND i.action_id = view_story.action_id)"""
@@ -252,6 +259,25 @@ class SqlStore(Tables, Store):
         if not viewer.may_see(wanted.tenant):
             return ()
         return await self._read(lambda tx: tuple(_hit(tx, *row) for row in tx.rows(*_search(viewer, wanted))))
+
+    async def judged_by(self, person: str, since_ms: int, limit: int = JUDGED_MAX) -> tuple[HumanDecision, ...]:
+        """Return what somebody has said since then, on items of every purpose, newest first."""
+        values = (_text(person), since_ms, min(limit, JUDGED_MAX))
+        rows = await self._read(lambda tx: tx.rows(_JUDGED_BY, values))
+        return tuple(decode_human_decision(value) for (value,) in rows)
+
+    async def approved(self, viewer: Viewer, before_ms: int, limit: int = APPROVED_MAX) -> tuple[HumanDecision, ...]:
+        """Return what people approved before a time, of the viewer's tenants and queues, the newest first."""
+        if not viewer.queues or viewer.tenants == ():
+            return ()
+        among = f" AND tenant IN ({marks(viewer.tenants)})" if viewer.tenants is not None else ""
+        sql = (
+            f"SELECT value FROM view_story WHERE kind = 'decision' AND at_ms < ?{among}"
+            " ORDER BY at_ms DESC, topic, part, place LIMIT ?"
+        )
+        values = (before_ms, *(viewer.tenants or ()), min(limit, APPROVED_MAX))
+        found = [decode_human_decision(value) for (value,) in await self._read(lambda tx: tx.rows(sql, values))]
+        return tuple(one for one in found if one.verdict == "approve" and one.queue in viewer.queues)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ function whose(who) {
       say(error.message, { kind: "bad" });
     }
   };
-  fill($("#whose"), el("span", {}, shown(who.name)), el("button", { type: "button", class: "plain", onclick: out }, "Sign out"));
+  const own = who.scopes.includes("items:decide") ? el("a", { href: "/me", title: "Your figures" }, shown(who.name)) : el("span", {}, shown(who.name));
+  fill($("#whose"), own, el("button", { type: "button", class: "plain", onclick: out }, "Sign out"));
   const may = { review: "items:decide", batches: "queues:read", pairs: "pairs:judge", exceptions: "queues:read", audit: "actions:read", kill: "switches:read" };
   for (const [name, scope] of Object.entries(may)) {
     const link = $(`nav .to-${name}`);

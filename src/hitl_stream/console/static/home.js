@@ -192,11 +192,14 @@ const LINKS = [
   ["/exceptions", "items:decide", "Mend exceptions", "What a platform refused, or nobody knows the end of."],
   ["/kill", "switches:engage", "Stop something", "One step; releasing takes two people."],
   ["/live", "queues:read", "Watch", "Rates, waits and lag of the last fifteen minutes."],
+  ["/me", "items:decide", "See how you review", "Your own figures, and the quiz that qualifies you anew."],
+  ["/watch", "queues:read", "Look after reviewers", "Whether the people of your queues still look."],
+  ["/gates", "queues:read", "Weigh gates", "What could be said for removing each."],
   ["/audit", "actions:read", "Look into the past", "The whole story of one action."],
 ];
 
 function links() {
-  const found = LINKS.filter(([path, scope]) => who.scopes.includes(scope) && (path !== "/pairs" || who.roles.includes("labeller")) && (path !== "/live" || !hidden));
+  const found = LINKS.filter(([path, scope]) => who.scopes.includes(scope) && (path !== "/pairs" || who.roles.includes("labeller")) && (path !== "/live" || !hidden) && (path !== "/watch" || who.watches.length > 0) && (path !== "/gates" || !hidden));
   fill($("#links"), found.map(([path, , label, about]) => el("li", {}, el("a", { class: "panel", href: path }, el("strong", {}, label), el("span", { class: "small faint" }, about)))));
   $("#may-panel").hidden = found.length === 0;
 }

@@ -13,6 +13,7 @@ const RATE = "actions per second";
 let kept = null; // what was told so far: {at, routes, approved, open, oldest, lag}
 let charts = null;
 let queues = null;
+let watched = null;
 
 const percent = (value) => (value === null || value === undefined ? "–" : `${Math.round(value * 100)} %`);
 const seconds = (value) => (value === null || value === undefined ? "–" : value < 10 ? `${short(value)} s` : span(value));
@@ -46,8 +47,9 @@ function build(told) {
   }
   const order = ["routes", "oldest", "approved", "lag"].filter((name) => charts[name]);
   queues = el("div", {}, el("p", { class: "loading" }, "Asking for the queues…"));
+  watched = el("section", { class: "panel", hidden: "" });
   fill($("#charts"), order.map((name) => charts[name].root), charts.switches.root,
-    el("section", { class: "panel" }, el("h2", {}, "Queues now"), queues));
+    el("section", { class: "panel" }, el("h2", {}, "Queues now"), queues), watched);
   fill($("#setting"), told.targets.length > 0 ? null : el("div", { class: "note" },
     el("p", {}, el("strong", {}, "No metrics are read, so rates, waits and lag cannot be drawn.")),
     el("p", {}, "Name the /metrics of the roles in the console's setting ", el("code", {}, "console_scrape"), ", and start it again:"),
@@ -71,6 +73,7 @@ function draw(told) {
     words: [one.epoch, one.mode, one.scope, one.until],
     label: () => el("span", {}, el("strong", {}, one.mode), " ", el("code", { dir: "auto" }, shown(one.scope.join(" ") || "everything")), ` from ${clock(one.from)} `, one.until === null ? "until now" : `until ${clock(one.until)}`),
   })) });
+  watch(told.watched);
   const away = told.targets.filter((one) => one.trouble);
   fill($("#told"), told.targets.length === 0 ? "" : `The last ${Math.round(told.kept_s / 60)} minutes, read every ${told.step_s} s from ${told.targets.length} ${told.targets.length === 1 ? "process" : "processes"}.`);
   const text = JSON.stringify(away);
@@ -80,6 +83,23 @@ function draw(told) {
     el("p", {}, el("strong", {}, `${away.length} of ${told.targets.length} processes cannot be read; the charts lack them.`)),
     el("ul", {}, away.map((one) => el("li", {}, el("code", {}, shown(one.target)), ": ", shown(one.trouble)))),
     el("p", {}, "Look whether they run; the setting console_scrape names them.")));
+}
+
+/** Are people still looking? By queue; who it is, only a lead is told, after signing in. */
+function watch(found) {
+  const text = JSON.stringify(found);
+  if (watched.dataset.shown === text) return;
+  watched.dataset.shown = text;
+  watched.hidden = found.length === 0;
+  const alarm = (one) => [one.rubber_stamp > 0 ? "rubber stamp" : null, one.reviewer_unreliable > 0 ? "misses what is wrong" : null].filter((word) => word).join(", ");
+  const alarmed = found.filter(alarm);
+  fill(watched, el("h2", {}, "Are people still looking?"),
+    el("p", { class: "small faint" }, "Of each queue's reviewers together. Caught: planted errors that were objected to. Too fast: approvals before anybody can have read. Level 1: watched, 2: a second person judges, 3: tier 3 goes on to others."),
+    alarmed.length === 0 ? null : el("div", { class: "note bad", role: "status" }, el("p", {}, el("strong", {}, "Alarm: "), alarmed.map((one) => `${shown(one.queue)} (${alarm(one)})`).join(", "))),
+    el("div", { class: "scroll" }, el("table", { class: "whole" },
+      el("thead", {}, el("tr", {}, ["Queue", "Level", "Reviewers", "Caught", "Too fast", "Approved", "Alarm"].map((title) => el("th", { scope: "col" }, title)))),
+      el("tbody", {}, found.map((one) => el("tr", {}, el("th", { scope: "row", dir: "auto" }, shown(one.queue)), el("td", {}, String(one.level)), el("td", {}, String(one.reviewers ?? "–")),
+        [one.caught, one.hurried, one.approved].map((share) => el("td", {}, percent(share))), el("td", {}, alarm(one) || "–")))))));
 }
 
 function tell(found) {

@@ -3,13 +3,14 @@
 // What comes next is here already, claimed and drawn; a decision rests in the outbox; so no key waits for the network.
 // That a card was painted is said to the console two frames after it was shown, and the verdict carries its receipt.
 
-import { $, Problem, api, el, fill, freshen, me, part, request, say, shown, span, trouble } from "./hitl.js";
+import { $, Problem, ago, api, el, fill, freshen, me, part, request, say, shown, span, trouble } from "./hitl.js";
 import { paintedSoon } from "./asking.js";
 import { onState } from "./events.js";
 import { keys } from "./keys.js";
 import { confirmation, confirms, draw, headline, read } from "./card.js";
 import { NOTE_LENGTH_MAX, changeForm } from "./change.js";
 import { hold, letGo } from "./holding.js";
+import { ERRORS, spot } from "./figures.js";
 import { Outbox } from "./outbox.js";
 import { VERDICTS, effect } from "./plain.js";
 
@@ -45,6 +46,8 @@ let fillTimer = null;
 let touchedAt = Date.now();
 let away = false;
 let began = false;
+let rest = null; // a break that is due: {items, since, until, paused}
+let restSaid = false;
 let trouble_ = null;
 const out = new Set(); // decided here, and not given back
 const aside = new Set();
@@ -66,6 +69,7 @@ async function begin() {
   const one = found.queues.find((each) => each.queue === queue);
   if (!who.scopes.includes("items:decide") || !one?.yours) { lookOnly(one); return; }
   count(one.open);
+  lapses();
   outbox = new Outbox(who.name, { change: drawOutbox, sent, refused });
   outbox.mine.forEach((entry) => out.add(entry.item));
   tools();
@@ -82,6 +86,14 @@ async function begin() {
   addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
   addEventListener("online", () => { tries = 0; refill(); });
   await refill();
+}
+
+/** A qualification that ends soon is announced once, before there is a card that it could move. */
+function lapses() {
+  const [name, ...others] = who.soon;
+  if (name === undefined) return;
+  fill($("#lapses"), "Your qualification for ", el("strong", {}, shown(name)), " ends ", ago(who.qualified[name]), others.length > 0 ? `, and ${others.length} more soon` : null, ": ", el("a", { href: "/quiz" }, "take the quiz"), ".");
+  $("#lapses").hidden = false;
 }
 
 function lookOnly(one) {
@@ -117,6 +129,7 @@ async function refill() {
   fillAgain = false;
   try {
     const answer = await api("GET", `/queues/${part(queue)}/next?${asked()}`);
+    resting(answer.rest);
     await take(answer.items);
     tries = 0;
     trouble_ = null;
@@ -187,10 +200,44 @@ function giveBack(one) {
   api("DELETE", `/items/${part(one.item)}/claim`).catch(() => {}); // it ends by itself
 }
 
+/** A break that is due: it is suggested once, beside the card; later nothing new comes until it was had. */
+function resting(found) {
+  rest = found;
+  if (rest === null) restSaid = false;
+  if (rest === null || rest.paused || restSaid) return;
+  restSaid = true;
+  say(`You have decided ${rest.items} items without a break. A short one does good: after five minutes it counts as had.`, { stays: true, action: { label: "Understood", run: () => {} } });
+}
+
+function pausing() {
+  if (place.querySelector(".empty[data-rest]")) return;
+  const time = (iso) => new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+  const title = el("h2", { tabindex: "-1" }, "Time for a break");
+  fill(place, el("section", { class: "panel empty", "data-rest": "1" }, title,
+    el("p", {}, `You have decided ${rest.items} items since ${time(rest.since)} without one, and nobody sees well for so long. At ${time(rest.until)} the next item comes by itself.`),
+    el("div", { class: "row center" }, button("Go on without a break", "g", goOn), el("a", { class: "button", href: "/review" }, "All queues"))));
+  drawBar();
+  bindKeys();
+  title.focus({ preventScroll: true });
+}
+
+async function goOn() {
+  try {
+    await api("DELETE", "/rest");
+    rest = null;
+    waiting("Asking for the next item…");
+    refill();
+  } catch (error) {
+    fill(place, trouble(error, refill));
+  }
+}
+
 function nothing() {
+  if (rest?.paused) { pausing(); fillTimer = setTimeout(refill, LOOK_AGAIN_MS); return; }
   const again = aside.size > 0 ? el("button", { type: "button", onclick: () => { aside.clear(); waiting("Asking for the next item…"); refill(); } }, aside.size === 1 ? "Show the skipped one again" : `Show the ${aside.size} skipped ones again`) : null;
   if (!place.querySelector(".empty[data-aside='" + aside.size + "']")) {
     fill(place, el("section", { class: "panel empty", "data-aside": String(aside.size) }, el("h2", { tabindex: "-1" }, "Nothing waits for you here"),
+      Object.keys(who.qualified).length === 0 ? el("p", { class: "note warn" }, "You are qualified for no kind of action just now, so that nothing is given to you: ", el("a", { href: "/quiz" }, "take the quiz"), ".") : null,
       el("p", {}, "What comes is shown by itself. ", elsewhere.size > 0 ? "Another tab of yours has the rest." : "What somebody else holds, or what you may not decide, is not shown."), el("div", { class: "row center" }, again, el("a", { class: "button", href: "/review" }, "All queues"))));
     drawBar();
     bindKeys();
@@ -318,12 +365,21 @@ async function readBack(row) {
     try {
       const found = await api("GET", `/items/${part(row.item)}`);
       row.effect = found.yours.find((one) => one.id === row.id) ?? null;
+      if (row.effect) learn(row, found.lesson);
     } catch { /* it is asked once more */ }
     if (row.effect) break;
   }
   row.late = !row.effect;
   if (row.effect?.effect === "refused" || row.effect?.effect === "late") out.delete(row.item);
   drawLately();
+}
+
+/** What was planted is told once it was judged: a word of thanks, or what was missed. The next item is not touched. */
+function learn(row, lesson) {
+  if (!lesson || row.lesson) return;
+  row.lesson = lesson;
+  if (lesson.caught) { say("Well seen: this one was planted, to learn who looks. It could never have run.", { kind: "good" }); return; }
+  say(`${VERDICTS[row.verdict]}, and it was planted: ${ERRORS[lesson.error] ?? "something plainly wrong"}. It never ran; what it was stands under “Decided just now”.`, { kind: "bad", stays: true, action: { label: "Understood", run: () => {} } });
 }
 
 function hour() {
@@ -427,7 +483,7 @@ const NONE = Object.fromEntries(["a", "x", "c", "e", "n", "space", "Escape", ...
 
 function bindKeys() {
   keys(NONE);
-  keys({ u: { label: "undo the last decision, while it rests", run: undo } });
+  keys({ u: { label: "undo the last decision, while it rests", run: undo }, g: rest?.paused && !current ? { label: "go on without a break", run: goOn } : null });
   if (!current) return;
   if (choosing?.verdict) {
     codes().forEach(([code], at) => { if (at < CODES_BY_KEY) keys({ [at + 1]: { label: code ? `because: ${code.replaceAll("_", " ")}` : "without a reason", run: () => give(code) } }); });
@@ -531,8 +587,13 @@ function drawHour() {
 function drawLately() {
   fill($("#lately"), lately.length === 0 ? [] : [el("h2", {}, "Decided just now"), el("ul", { class: "plain-list lately" }, lately.map((row) => {
     const did = row.effect ? effect(row.effect) : row.late ? { kind: "", text: "the desk has not read it yet" } : { kind: "", text: "on its way to the desk" };
-    return el("li", {}, el("span", {}, el("strong", {}, VERDICTS[row.verdict]), " ", shown(row.title)), el("span", { class: `tag ${did.kind}` }, shown(did.text)));
+    return el("li", {}, el("span", {}, el("strong", {}, VERDICTS[row.verdict]), " ", shown(row.title), row.lesson ? lesson(row.lesson) : null), el("span", { class: `tag ${did.kind}` }, shown(did.text)));
   }))]);
+}
+
+function lesson(one) {
+  const error = ERRORS[one.error] ?? "something plainly wrong";
+  return el("div", { class: "small lesson" }, el("p", {}, one.caught ? `Planted, and seen by you: ${error}.` : `Planted, and missed: ${error}. Look there next time:`), one.places.map((where) => el("p", {}, spot(where))));
 }
 
 function count(open) {
