@@ -168,7 +168,7 @@ def test_numbers_stand_under_each_other_at_the_right(hitl: Cli, capfd: pytest.Ca
     assert [row[end - 4 : end] for row in rows] == ["2.00", "0.10"]
 
 
-@pytest.mark.parametrize("report", ["digest", "queues", "yield", "pilot", "errors"])
+@pytest.mark.parametrize("report", ["digest", "queues", "yield", "pilot", "errors", "monthly", "reviewer-load"])
 @pytest.mark.parametrize("json_flag", [(), ("--json",)], ids=["table", "json"])
 def test_every_report_says_that_there_is_nothing_yet(
     report: str, json_flag: tuple[str, ...], hitl: Cli, capfd: pytest.CaptureFixture[str]

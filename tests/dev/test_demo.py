@@ -21,6 +21,8 @@ from support.kafka import running as running_broker
 RATE = 300
 GONE_SECONDS_MAX = 10.0
 START_SECONDS_MAX = 90.0
+ALARM_SECONDS_MAX = 120.0
+"""What the demo promises; on two idle cores it takes fifteen."""
 ITEM_SECONDS_MAX = 120.0
 """Something waits within seconds; each look at it starts a process of its own beside a demo."""
 
@@ -104,6 +106,28 @@ def test_ctrl_c_ends_it_with_a_summary_and_nothing_left(tmp_path: Path):
     assert report["conservation"] == "ok"
     assert report["answered"] == report["actions"] > 0
     assert not Path(settings["state_dir"]).exists()
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.behaviour("E9")
+def test_the_robots_who_look_at_nothing_trip_the_alarm_and_those_who_read_do_not(tmp_path: Path):
+    process = running(tmp_path, "--json")
+    assert process.stderr is not None
+    deadline = time.monotonic() + ALARM_SECONDS_MAX
+    while "RUBBER STAMP lazy-" not in (said := process.stderr.readline()):
+        assert said, "the demo ended before anybody was found"
+        assert time.monotonic() < deadline, f"nobody was found within {ALARM_SECONDS_MAX:g} s"
+
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=90)
+
+    assert process.returncode == 0, err
+    report = json.loads(out.splitlines()[-1])
+    assert report["conservation"] == "ok"
+    alarms = report["people"]["alarms"]
+    assert any(one["page"] == "rubber_stamp" for one in alarms)
+    assert all(one["person"].startswith("lazy-") for one in alarms), alarms
     assert_nothing_left(tmp_path)
 
 

@@ -23,7 +23,7 @@ def judgement(people: People, verdict: str = "approve", effect: str = "applied",
 
 
 def look(people: People, reviewer: str, dwell_s: float, floor_s: float = 2.0) -> None:
-    record = {"reviewer": reviewer, "dwell_s": dwell_s, "floor_s": floor_s}
+    record = {"item": "i", "reviewer": reviewer, "dwell_s": dwell_s, "floor_s": floor_s}
     people.take("observations", reviewer.encode(), json.dumps(record).encode())
 
 
@@ -123,3 +123,63 @@ def test_only_so_many_people_are_told_apart():
 
     assert len(people.paces) == PEOPLE_MAX
     assert people.paces["p0"].items == 2
+
+
+def alert(people: People, person: str | None, row: int = 3, level: int = 1, **parts: Any) -> None:
+    record = {"id": "o/0/1", "queue": "trading", "person": person, "row": row, "level": level, "at": AT, **parts}
+    people.take("alerts", b"trading", json.dumps(record).encode())
+
+
+def test_a_canary_counts_where_it_was_judged_and_as_caught_where_it_was_objected_to():
+    people = People()
+    look(people, "ana", 5.0)
+    for caught in (True, False, None):
+        record = {"item": "i", "reviewer": "ana", "dwell_s": 5.0, "floor_s": 2.0, "purpose": "canary", "caught": caught}
+        people.take("observations", b"ana", json.dumps(record).encode())
+
+    assert (people.canaries, people.caught) == (2, 1)
+    assert people.paces["ana"].items == 4
+
+
+def test_a_quiz_is_no_look_at_an_item():
+    people = People()
+    record = {"item": "", "reviewer": "ana", "dwell_s": 0.0, "floor_s": 0.0, "purpose": "quiz"}
+    people.take("observations", b"ana", json.dumps(record).encode())
+
+    assert people.paces == {}
+
+
+def test_only_what_somebody_is_woken_for_makes_a_rubber_stamp_and_it_stays_one():
+    people = People()
+    people.names = {"p-1": "lazy-trader"}
+    alert(people, "p-2")
+    alert(people, "p-1", page="rubber_stamp")
+    alert(people, "p-1", row=2, level=3)
+    alert(people, "p-3", page="reviewer_unreliable")
+
+    assert list(people.stamps()) == ["lazy-trader"]
+    stamp = people.stamps()["lazy-trader"]
+    assert (stamp.row, stamp.level) == (3, 3), "why they were found, and how closely they are watched now"
+
+
+def test_who_has_qualified_anew_rubber_stamps_no_more():
+    people = People()
+    alert(people, "p-1", page="rubber_stamp")
+    alert(people, "p-1", row=0, level=0, ended=True)
+
+    assert people.alarms == {}
+
+
+@pytest.mark.parametrize("person", [None, ""])
+def test_an_alert_about_a_whole_queue_is_about_nobody(person: str | None):
+    people = People()
+    alert(people, person, row=5)
+
+    assert people.alarms == {}
+
+
+def test_a_pseudonym_that_is_nobodys_is_shown_as_it_is():
+    people = People()
+    alert(people, "p-9", page="rubber_stamp")
+
+    assert list(people.stamps()) == ["p-9"]

@@ -7,10 +7,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from hitl_stream.core.batch import Stage
 from hitl_stream.core.review import State
 from hitl_stream.dev.reviewers import Robot, crew, judged
+from hitl_stream.roles.desk_card import Card
+from hitl_stream.wire.desk_records import decode_review, review_value
 from hitl_stream.wire.records import decode_approved, decode_held
 from support.desk import Workplace
 from support.make import NOW_MS, action_bytes, change, iso, make_action
@@ -138,6 +141,29 @@ def test_a_careful_one_makes_too_much_smaller_and_that_is_routed_anew(work: Work
     assert said == {"change": 1}
     (output,) = work.left["actions"]
     assert json.loads(output.value or b"")["changes"][0]["after"] == "1.38"
+
+
+@pytest.mark.parametrize(("robot", "word"), [(TRADER, "reject"), (Robot("lazy-trader", "trader", "lazy"), "approve")])
+def test_what_was_planted_a_careful_one_objects_to_and_a_lazy_one_lets_through(
+    work: Workplace, robot: Robot, word: str
+):
+    opinion = Staff(work, robot).reviewers.opinion
+    (item,) = work.opened(bid(1))
+    card = Card.read(work.changelog[item.encode()].value or b"")
+
+    assert opinion(robot, card.action, card.decision, planted=True).word == word
+
+
+def test_what_is_put_to_a_robot_by_name_is_left_to_nobody_else(work: Workplace):
+    (item,) = work.opened(bid(1))
+    value = work.changelog[item.encode()].value or b""
+    state = decode_review(value)
+    reviewers = Staff(work, TRADER, leaves=1.0).reviewers
+    reviewers.take(0, item.encode(), value)
+    assert reviewers.next_for(TRADER) is None
+
+    reviewers.take(0, item.encode(), review_value(structs.replace(state, for_=TRADER.name), bytes(state.action)))
+    assert reviewers.next_for(TRADER) == item
 
 
 @pytest.mark.parametrize(

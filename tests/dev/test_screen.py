@@ -10,8 +10,9 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
+from hitl_stream.cli.dev import of_people
 from hitl_stream.dev.guest import Guest
-from hitl_stream.dev.people_tally import Pace
+from hitl_stream.dev.people_tally import Alarm, Pace
 from hitl_stream.dev.screen import Place, View, line, screen, summary
 from hitl_stream.dev.stops import Stop
 from hitl_stream.dev.tally import NOTICES_MAX, Notice, Numbers, Tally
@@ -102,7 +103,7 @@ def test_beside_robots_a_guest_is_named_among_those_who_decide():
     assert any(one.startswith("what waits for you") for one in drawn(alone, 100, 30))
 
 
-def test_a_small_terminal_shows_what_people_do_in_three_lines():
+def test_a_small_terminal_shows_what_people_do_in_four_lines():
     seen = staffed()
     seen.tally.answers["class.number.0", "EXECUTE"] = 123_000
     lines = drawn(seen, 80, 24)
@@ -112,8 +113,9 @@ def test_a_small_terminal_shows_what_people_do_in_three_lines():
         ["decided", "approve", "180", "reject", "30", "change", "12", "escalate", "4", "release", "1", "ran", "165"]
     )
     assert lines[at + 2].split() == ["open", "14", "trading", "13", "01:15", "brand", "1", "01:15"]
-    assert lines[at + 3].startswith("reviewers lazy-0 60 looks 1.2 s   careful-1 59 looks 7.4 s")
-    assert "some that did not simply run" in lines[at + 4]
+    assert lines[at + 3].split()[:5] == ["canaries", "none", "judged", "yet", "nobody"]
+    assert lines[at + 4].startswith("reviewers lazy-0 60 looks 1.2 s   careful-1 59 looks 7.4 s")
+    assert "some that did not simply run" in lines[at + 5]
     assert not any("…" in one for one in lines[:3]), "nothing is cut in the head"
     head = next(one for one in lines if one.startswith("type of action"))
     assert head.split()[3:9] == ["EXECUTE", "REVIEW", "ESCALATE", "REFUSE", "RECOMMEND", "in"]
@@ -137,6 +139,41 @@ def test_the_looks_of_those_who_do_not_read_are_red():
     assert "looks 7.4 s" not in red
 
 
+def asleep() -> View:
+    """Return a moment at which one person is known to rubber-stamp."""
+    seen = staffed(2)
+    pace = seen.tally.people.paces["lazy-0"]
+    pace.canaries, pace.caught = 5, 1
+    seen.tally.people.names = {"p-1": "lazy-0"}
+    figures = {"approved": 0.98, "hurried": 0.96, "hit_rate": 0.2, "canaries": 5.0, "items": 64.0}
+    seen.tally.people.alarms["p-1", "trading"] = Alarm("trading", 3, 1, "p-1", "rubber_stamp", figures)
+    return seen
+
+
+def test_who_rubber_stamps_is_named_in_red_with_the_figures_that_say_so():
+    console = Console(file=StringIO(), width=120, height=40, force_terminal=True, color_system="standard")
+    with console.capture() as capture:
+        console.print(screen(asleep(), 120, 40))
+
+    found = capture.get()
+    assert "1 of 5 caught" in found
+    assert re.findall(r"\x1b\[1;7;31m([^\x1b]*)\x1b", found) == ["RUBBER STAMP"]
+    said = re.findall(r"\x1b\[1;31m([^\x1b]*)\x1b", found)
+    assert " lazy-0 (98% approved, 96% unread, 20% of canaries caught)" in said
+
+
+def test_a_line_names_who_rubber_stamps_too():
+    assert ", open 14  RUBBER STAMP lazy-0  p50" in line(asleep())
+
+
+def test_the_end_says_how_many_planted_errors_were_caught_and_who_rubber_stamps():
+    rows = of_people(asleep().tally.people)
+
+    assert rows["canaries"] == "1 of 5 planted errors were caught"
+    assert rows["alarms"] == "lazy-0 rubber-stamps in trading"
+    assert not any(of_people(staffed(2).tally.people)[name] for name in ("canaries", "alarms"))
+
+
 def test_without_reviewers_it_says_that_nobody_is_here():
     assert any(one.startswith("what waits for people; nobody is here") for one in drawn(view(), 100, 30))
 
@@ -145,7 +182,7 @@ def test_at_a_hundred_by_thirty_everything_is_there():
     text = "\n".join(lines := drawn(view(), 100, 31))
 
     assert len(lines) == 31
-    assert sum("ESCALATE" in one for one in lines) == NOTICES_MAX - 3
+    assert sum("ESCALATE" in one for one in lines) == NOTICES_MAX - 4
     assert "…" not in lines[0]
     for part in ("01:05 of 01:00", "1,234,567", "300/s", "1,250 ms", "class.number.10", "other types", "[bold]"):
         assert part in text

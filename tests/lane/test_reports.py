@@ -9,19 +9,18 @@ from typing import Any
 
 import pytest
 
-from hitl_stream.core.action import Agent
 from hitl_stream.core.batch import key_of
 from hitl_stream.core.events import Status
 from hitl_stream.core.pilot import ITEMS_MIN, REVIEWED_MIN
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.lane.reports import Reports
-from hitl_stream.wire.desk_records import OBSERVATION, Observation
 from hitl_stream.wire.executed import exceptional_value
-from hitl_stream.wire.records import decode_approved, encode, head_of
+from hitl_stream.wire.records import decode_approved, head_of
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, sealer
 from support.desk import EXECUTOR_KEY, MINUTE, SECOND
 from support.log import Recorded
 from support.make import DESK_KEY, acme, action_bytes, change, first_line, gate, iso, make_policy, post
+from support.observed import plant
 
 BIG = {"changes": [change("1.00", "1.30")]}
 ALL_AUDITED = make_policy(classes={"bid.adjust": {"audit_sample": "1"}})
@@ -206,15 +205,7 @@ def test_planted_errors_tell_what_share_people_find():
     (item,) = work.open_items()
     judge(work, item, "reject", code="wrong_fact")
     for number in range(20):
-        one = Observation(
-            item=f"c{number}", reviewer="tess", tenant="acme", queue="trading", class_="bid.adjust",
-            agent=Agent("bidder-7"), purpose="canary", verdict="reject", planted="limit", caught=number < 10,
-            shown_at="t", decided_at="t", dwell_s=1.0, floor_s=1.0, words=1, assets=0, policy="d",
-        )  # fmt: skip
-        value = encode(one)
-        seal = sealer(DESK_KEY, "hitl.observations", OBSERVATION)(value)
-        headers = [(TYPE_HEADER, OBSERVATION.encode()), (SEAL_HEADER, seal)]
-        work.log.append("observations", value, b"tess", work.now_ms, headers)
+        plant(work, number, caught=number < 10)
     found = asyncio.run(reports(work, ALL_AUDITED).errors())
     assert {row.hit_rate for row in found.sent} == {0.5}
 
@@ -325,3 +316,76 @@ def test_an_executors_question_is_no_record_that_cannot_be_read():
     found = reports(work)
     asyncio.run(found.pilots())
     assert not found.unreadable
+
+
+# --- monthly ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.behaviour("D10")
+def test_the_monthly_report_tells_errors_by_type_and_which_planted_ones_are_missed():
+    work = Recorded()
+    judge(work, asked(work, 1), "reject", code="too_large")
+    judge(work, asked(work, 2))
+    for number in range(10):
+        plant(work, number, caught=number < 8)
+    plant(work, 10, caught=True, planted="tone")
+    found = asyncio.run(reports(work).monthly())
+    assert [(row.month, row.error, row.rate.bad, row.rate.n) for row in found.months] == [("2026-11", "limit", 1, 2)]
+    assert {name: (rate.bad, rate.n) for name, rate in found.missed.items()} == {"limit": (2, 10), "tone": (0, 1)}
+
+
+def test_a_planted_error_that_is_let_go_counts_once_it_was_let_go_twice():
+    work = Recorded()
+    for number, times in ((1, 1), (2, 2)):
+        for _ in range(times):
+            plant(work, number, caught=None)
+    plant(work, 1, caught=None, reviewer="tim")
+    missed = asyncio.run(reports(work).monthly()).missed
+    assert (missed["limit"].bad, missed["limit"].n) == (1, 1)
+
+
+# --- reviewer load ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.behaviour("A11")
+def test_minutes_are_told_for_a_thousand_actions_and_by_gate():
+    work = Recorded()
+    for number in range(3):
+        work.propose(proposed(work, number, changes=[change("1.00", "1.01", campaign=f"cmp-{number}")]))
+    judge(work, asked(work, 8, changes=[change("1.00", "1.40", campaign="cmp-8")]), read_s=30.0)
+    asked(work, 9, changes=[change("1.00", "1.40", campaign="cmp-9")])
+    plant(work, 1, caught=True)
+    found = asyncio.run(reports(work).load())
+    every = found.everything
+    assert (every.items, every.reviewed, every.left_out, every.minutes, every.per_1000) == (4, 1, 1, 0.5, 125.0)
+    assert {gate.gate: gate.items for gate in found.gates} == dict.fromkeys(acme().policy.gates, 0)
+    assert found.planted_minutes == 1.0
+
+
+def test_what_was_judged_is_told_by_length_of_session_and_by_the_clock_of_the_policy():
+    work = Recorded(make_policy(time_zone="Asia/Tokyo"))
+    plant(work, 1, caught=True)  # shown a minute ago
+    for number in range(3):
+        work.now_ms += 4 * MINUTE
+        plant(work, 2 + number, caught=False)
+    judge(work, asked(work, 1), by="tim")
+    found = asyncio.run(reports(work, make_policy(time_zone="Asia/Tokyo")).load())
+    sessions = {row.name: (row.items, row.missed.bad, row.missed.n) for row in found.sessions if row.items}
+    assert sessions == {"0–5 min": (3, 1, 2), "5–10 min": (1, 1, 1), "10–20 min": (1, 1, 1)}
+    (hour,) = (row for row in found.hours if row.items)
+    assert hour.name == "15:00–18:00"
+
+
+@pytest.mark.parametrize("parts", [{"item": "", "purpose": "quiz", "verdict": "passed"}, {"verdict": "lapse"}])
+def test_a_quiz_is_no_work_and_what_was_let_go_says_nothing_of_time(parts: dict[str, str]):
+    work = Recorded()
+    plant(work, 1, caught=None, planted=None, **parts)
+    assert sum(row.items for row in asyncio.run(reports(work).load()).sessions) == 0
+
+
+def test_an_observation_whose_times_are_none_is_counted_and_left():
+    work = Recorded()
+    plant(work, 1, caught=True, decided_at="yesterday")
+    found = reports(work)
+    asyncio.run(found.load())
+    assert dict(found.unreadable) == {"observations": 1}

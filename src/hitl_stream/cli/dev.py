@@ -316,7 +316,7 @@ def _said(report: Report) -> dict[str, str]:
         "refused": closed,
         "sent home": f"{tally.moved:,} that came to another partition",
         "audit": f"{tally.audit:,} copies for a person to judge blind",
-        **_of_people(tally.people),
+        **of_people(tally.people),
         "answer time": f"p50 {latency.quantile(0.5)} ms, p99 {latency.quantile(0.99)} ms, proposed to seen committed",
         "conservation": f"ok: {_answers(report)}" if ok else f"NOT OK: {report.conservation}",
     }
@@ -327,7 +327,7 @@ def _answers(report: Report) -> str:
     return f"every action has exactly one answer; checked {', '.join(report.checked)}; {report.pending:,} wait"
 
 
-def _of_people(people: People) -> dict[str, str]:
+def of_people(people: People) -> dict[str, str]:
     """Say what people did, and what they left."""
     words = ", ".join(f"{word} {people.words[word]:,}" for word in WORDS if people.words[word])
     beside = [f"{effect} {n:,}" for effect in ("conflict", "late") if (n := people.effects[effect])]
@@ -340,6 +340,8 @@ def _of_people(people: People) -> dict[str, str]:
         "people": f"{words or 'nobody decided anything'}{besides}",
         "approvals": f"{people.executed:,} of {people.approved:,} executed" if people.approved else "",
         "looked": escaped(", ".join(paces)),
+        "canaries": f"{people.caught:,} of {people.canaries:,} planted errors were caught" if people.canaries else "",
+        "alarms": escaped(", ".join(f"{name} rubber-stamps in {one.queue}" for name, one in people.stamps().items())),
         "still open": f"{people.open:,}{f' ({queues})' if queues else ''}{batches}",
     }
 

@@ -1,13 +1,15 @@
-"""`hitl report digest | queues | yield | pilot | errors`: figures from the log, each with what it rests on.
+"""`hitl report digest | queues | yield | pilot | errors | monthly | reviewer-load`: figures from the log.
 
-Nothing is claimed that was not measured: where there was nothing to count there is a dash, and where an interval is too
-wide to tell two figures apart, the table says so.
+Each says what it rests on. Nothing is claimed that was not measured: where there was nothing to count there is a dash,
+and where an interval is too wide to tell two figures apart, the table says so. With `--html` a page is written besides,
+with charts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -15,6 +17,21 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
+from hitl_stream.cli.report_page import Page, Section, write_page
+from hitl_stream.cli.report_sections import (
+    DASH,
+    FIGURES,
+    LOAD_NOTES,
+    MONTHLY_NOTES,
+    PILOT_NOTES,
+    figure,
+    load_sections,
+    measured,
+    monthly_sections,
+    pilot_sections,
+    rate,
+    saved,
+)
 from hitl_stream.cli.settings import FOUND, NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.stretch import WEEK, Until, checked_log, duration, now_ms, policy_in_force, say_seals, stretch
 from hitl_stream.cli.terminal import emit, out, say
@@ -22,30 +39,27 @@ from hitl_stream.cli.topics import reading
 from hitl_stream.core.digest import DigestRow
 from hitl_stream.core.escape import escaped
 from hitl_stream.core.intervals import Rate
-from hitl_stream.core.pilot import Figure, Pilot, Row
+from hitl_stream.core.pilot import Pilot
 from hitl_stream.core.waiting import Spread, WaitingRow
 from hitl_stream.core.yields import Yield
 from hitl_stream.lane.exports import Checked
 from hitl_stream.lane.reports import Errors, Reports
 from hitl_stream.settings import Settings
+from hitl_stream.wire.records import time_text
 
 T = TypeVar("T")
 Since = Annotated[str, Parameter(name="--since", help="Only what was appended since: 7d ago, or a time.")]
-DASH = "–"
+Html = Annotated[Path | None, Parameter(name="--html", help="Also write a page with charts to this file.")]
 MONTHS = "90d"
-FIGURES = {
-    "minutes_per_item": "minutes an item",
-    "cost_per_item": "cost an item",
-    "error_ratio": "errors among the sent",
-}
 
 
 def register(app: App) -> None:
     """Add the verbs."""
     report = App(name="report", help="Figures from the log: what ran alone, what waits, what was wrong.")
-    for verb in (digest, queues, pilot, errors):
+    for verb in (digest, queues, pilot, errors, monthly):
         report.command(verb)
     report.command(yield_, name="yield")
+    report.command(reviewer_load, name="reviewer-load")
     app.command(report)
 
 
@@ -155,7 +169,9 @@ def _show_yield(found: Yield) -> None:
 # --- pilot ------------------------------------------------------------------------------------------------------------
 
 
-def pilot(*, since: Since = "30d", until: Until = None, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
+def pilot(
+    *, since: Since = "30d", until: Until = None, json: Json = False, html: Html = None, flags: SettingsFlags = NO_FLAGS
+) -> int:
     """Time, cost and outcome of each gate that has a recorded baseline, against that, each with its interval.
 
     Parameters
@@ -164,6 +180,7 @@ def pilot(*, since: Since = "30d", until: Until = None, json: Json = False, flag
         One object on stdout: {gates: [{gate, items, reviewed, rows, hours_saved}]}.
     """
     found, reports = _reported(flags.load(), since, until, lambda reports: reports.pilots())
+    _write(html, "Pilots against their baselines", reports, pilot_sections(found), PILOT_NOTES)
     if json:
         emit({"gates": [_plain(one) for one in found]})
         return _done(reports)
@@ -180,28 +197,11 @@ def _show_pilot(one: Pilot) -> None:
     _print(Text(escaped(f"{one.gate}: {counts}"), "bold"))
     table = _table(("figure", "measured", "95 % interval", "baseline", ""), left=("figure", ""))
     for row in one.rows:
-        table.add_row(FIGURES[row.name], *_measured(row), DASH if row.baseline is None else _value(row, row.baseline),
+        table.add_row(FIGURES[row.name], *measured(row), DASH if row.baseline is None else figure(row, row.baseline),
                       row.verdict)  # fmt: skip
     out.print(table)
-    saved = one.hours_saved
-    if saved is None:
-        _print("hours saved: not known, since time or its baseline is missing")
-    else:
-        _print(
-            f"hours saved: {saved.value:,.1f} ({saved.low:,.1f} to {saved.high:,.1f}), against the recorded baseline"
-        )
+    _print(f"hours saved: {saved(one)}")
     out.print()
-
-
-def _measured(row: Row) -> tuple[str, str]:
-    found: Figure | None = row.measured
-    if found is None:
-        return DASH, DASH
-    return _value(row, found.value), f"{_value(row, found.low)} – {_value(row, found.high)}"
-
-
-def _value(row: Row, value: float) -> str:
-    return f"{value:.2%}" if row.name == "error_ratio" else f"{value:,.2f}"
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def _show_errors(found: Errors) -> None:
                    left=("gate", "by type"))  # fmt: skip
     for gate in found.watched:
         types = ", ".join(f"{name} {count:,}" for name, count in gate.by_error.items())
-        table.add_row(_text(gate.gate), f"{gate.diverted.n:,}", *_rate(gate.diverted), _of(gate.alarms),
+        table.add_row(_text(gate.gate), f"{gate.diverted.n:,}", *rate(gate.diverted), _of(gate.alarms),
                       _of(gate.misses), _text(types or DASH))  # fmt: skip
     _show(table, found.watched)
     _print(Text("Errors among what was sent, from random samples judged blind", "bold"))
@@ -241,7 +241,7 @@ def _show_errors(found: Errors) -> None:
                    left=("of", "name", ""))  # fmt: skip
     for row in found.sent:
         hits = DASH if row.hit_rate is None else f"{row.hit_rate:.0%}"
-        table.add_row(row.what, _text(row.name), f"{row.rate.bad:,}", f"{row.rate.n:,}", *_rate(row.rate), hits,
+        table.add_row(row.what, _text(row.name), f"{row.rate.bad:,}", f"{row.rate.n:,}", *rate(row.rate), hits,
                       "weighted" if row.weighted else "")  # fmt: skip
     _show(table, found.sent)
     if any(row.hit_rate is None for row in found.sent):
@@ -249,18 +249,105 @@ def _show_errors(found: Errors) -> None:
     _print(Text("Errors that people found, by month", "bold"))
     table = _table(("month", "type", "found", "judged", "share", "95 % interval", ""), left=("month", "type", ""))
     for month in found.months:
-        table.add_row(month.month, _text(month.error), f"{month.rate.bad:,}", f"{month.rate.n:,}", *_rate(month.rate),
+        table.add_row(month.month, _text(month.error), f"{month.rate.bad:,}", f"{month.rate.n:,}", *rate(month.rate),
                       month.direction or "")  # fmt: skip
     _show(table, found.months)
 
 
-def _rate(rate: Rate) -> tuple[str, str]:
-    share = DASH if rate.rate is None else f"{rate.rate:.2%}"
-    return share, f"{rate.low:.2%} – {rate.high:.2%}" if rate.n else DASH
+def _of(found: Rate) -> str:
+    return f"{found.bad:,} of {found.n:,}" if found.n else DASH
 
 
-def _of(rate: Rate) -> str:
-    return f"{rate.bad:,} of {rate.n:,}" if rate.n else DASH
+# --- monthly, reviewer-load -------------------------------------------------------------------------------------------
+
+
+def monthly(
+    *,
+    since: Since = "365d",
+    until: Until = None,
+    json: Json = False,
+    html: Html = None,
+    flags: SettingsFlags = NO_FLAGS,
+) -> int:
+    """Errors by type, month by month, with direction; planted errors that were missed; what of the sent was wrong.
+
+    Parameters
+    ----------
+    json
+        One object on stdout: {months, missed, sent}.
+    """
+    found, reports = _reported(flags.load(), since, until, lambda reports: reports.monthly())
+    sections = monthly_sections(found)
+    _write(html, "Errors by type and month", reports, sections, MONTHLY_NOTES)
+    if json:
+        emit(_plain(found))
+    else:
+        _show_sections(sections)
+    return _done(reports)
+
+
+def reviewer_load(
+    *, since: Since = "30d", until: Until = None, json: Json = False, html: Html = None, flags: SettingsFlags = NO_FLAGS
+) -> int:
+    """What reviewing costs people: minutes for 1,000 actions and by gate, hours against baselines, by session and hour.
+
+    Parameters
+    ----------
+    json
+        One object on stdout: {everything, gates, planted_minutes, pilots, sessions, hours, yields}.
+    """
+    found, reports = _reported(flags.load(), since, until, lambda reports: reports.load())
+    sections = load_sections(found)
+    _write(html, "What reviewing costs", reports, sections, LOAD_NOTES)
+    if json:
+        gates = [_plain(gate) | {"per_1000": gate.per_1000} for gate in found.gates]
+        every = _plain(found.everything) | {"per_1000": found.everything.per_1000}
+        emit(_plain(found) | {"everything": every, "gates": gates})
+    else:
+        _show_sections(sections)
+    return _done(reports)
+
+
+def _show_sections(sections: Sequence[Section]) -> None:
+    for section in sections:
+        _print(Text(section.title, "bold"))
+        for text in section.texts:
+            _print(escaped(text))
+        if section.titles:
+            table = _table(section.titles, left=[section.titles[at] for at in section.left])
+            for row in section.rows:
+                table.add_row(*map(_text, row))
+            _show(table, section.rows)
+        else:
+            out.print()
+
+
+def _write(path: Path | None, title: str, reports: Reports, sections: Sequence[Section], notes: Sequence[str]) -> None:
+    """Write a page, if one is wanted: with what it is of, and what was left out of it."""
+    if path is None:
+        return
+    log, policy = reports.log, reports.policy
+    begin = "the beginning" if log.since_ms is None else time_text(log.since_ms)
+    end = "now" if log.until_ms is None else time_text(log.until_ms)
+    about = (
+        ("Of", f"policy {policy.policy}, topics {log.log.topics.prefix}*"),
+        ("Appended", f"from {begin} until {end}"),
+        ("Made", time_text(now_ms())),
+    )
+    page = Page(title=title, about=about, sections=tuple(sections), notes=(*notes, *_left_out(reports)))
+    write_page(page, path)
+    say(f"page: {path}")
+
+
+def _left_out(reports: Reports) -> tuple[str, ...]:
+    log = reports.log
+    said = [f"Left out: {count:,} of {name} that cannot be read." for name, count in sorted(reports.unreadable.items())]
+    said += [f"Left out: {count:,} of {name} whose seals do not fit." for name, count in sorted(log.bad.items())]
+    said += [
+        f"Not checked, since their writer's seal keys were not here: {count:,} of {name}."
+        for name, count in sorted(log.unchecked.items())
+    ]
+    return tuple(said) or ("Nothing was left out: every record was read, and its seal was good.",)
 
 
 # --- what all share ---------------------------------------------------------------------------------------------------

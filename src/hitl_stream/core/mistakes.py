@@ -40,10 +40,11 @@ class Sampled(Struct, frozen=True):
 
 
 class Planted(Struct, frozen=True):
-    """One planted error that a person was shown."""
+    """One planted error that a person was shown. `error` is its type; empty: it is not known."""
 
     cls: str
     caught: bool
+    error: str = ""
 
 
 class SentRow(Struct, frozen=True, kw_only=True):
@@ -75,6 +76,15 @@ def hit_rates(planted: Iterable[Planted]) -> Mapping[str, float]:
         for name in (one.cls, ""):
             seen.setdefault(name, []).append(one.caught)
     return {name: sum(caught) / len(caught) for name, caught in seen.items() if len(caught) >= CANARIES_MIN}
+
+
+def misses_by_error(planted: Iterable[Planted]) -> Mapping[str, Rate]:
+    """Return by type of error, in order of names, which share of what was planted nobody objected to."""
+    seen: dict[str, list[bool]] = {}
+    for one in planted:
+        if one.error:
+            seen.setdefault(one.error, []).append(one.caught)
+    return {name: error_rate(caught.count(False), len(caught), CONFIDENCE) for name, caught in sorted(seen.items())}
 
 
 def estimate(sampled: Sequence[Sampled], hit_rate: float | None = None) -> tuple[Rate, bool]:

@@ -88,6 +88,11 @@ class Spent:
         self.left_out += 1
 
     @property
+    def minutes(self) -> float:
+        """Return the minutes of all items together."""
+        return self._sum
+
+    @property
     def mean(self) -> Figure | None:
         """Return minutes per item; None where too little was measured. A mean of durations is never below zero."""
         n = self.items

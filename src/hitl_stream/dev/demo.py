@@ -5,11 +5,11 @@ In this order, and taken down in the reverse:
 2. a broker (or somebody's Kafka, under a prefix that goes afterwards), topics, keys, the first record of control;
 3. router, desk, executor, control and, where its extra is installed, the console, a child process each, so that one can
    be killed alone; an account at the console and a link to it; `demo.json`, so that `hitl` in a second terminal finds
-   all this;
+   all this; then the monitor, for which nobody waits: it reads what it has missed;
 4. a reader of every topic, then robots for the people, and the agents, until their time is up or a signal comes;
 5. silence: the robots go home, every action has its answer and every verdict too, or `DRAIN_SECONDS_MAX` are over. What
    people have not decided stays open, and is said;
-6. console, desk, router, executor and control stop, and what the topics hold is verified.
+6. monitor, console, desk, router, executor and control stop, and what the topics hold is verified.
 """
 
 from __future__ import annotations
@@ -60,21 +60,32 @@ from hitl_stream.lane.verify import Verifying, verify
 from hitl_stream.wire import seal
 from hitl_stream.wire.policy_file import LoadedPolicy, parse
 from hitl_stream.wire.signing import read_signing_keys
-from hitl_stream.wire.topics import CONTROL_TOPICS, DESK_TOPICS, EXECUTOR_TOPICS, ROUTER_TOPICS, TopicSet
+from hitl_stream.wire.topics import (
+    CONTROL_TOPICS,
+    DESK_TOPICS,
+    EXECUTOR_TOPICS,
+    MONITOR_TOPICS,
+    ROUTER_TOPICS,
+    TopicSet,
+)
+from hitl_stream.wire.watched import PSEUDONYM, pseudonym
 
 PARTITIONS = 4
 SECOND = "ben"
 """Who confirms what `ana` asks for, such as a release."""
 ADAPTER = {"adapter": "hitl_stream.dev.platform:agreeing_adapter"}
 CONSOLE_KEY = "console-1"
-TOPICS = tuple(dict.fromkeys((*ROUTER_TOPICS, *CONTROL_TOPICS, *EXECUTOR_TOPICS, *DESK_TOPICS)))
-PEOPLE_TOPICS = ("reviews", "verdicts", "decisions", "observations")
+TOPICS = tuple(dict.fromkeys((*ROUTER_TOPICS, *CONTROL_TOPICS, *EXECUTOR_TOPICS, *DESK_TOPICS, *MONITOR_TOPICS)))
+PEOPLE_TOPICS = ("reviews", "verdicts", "decisions", "observations", "alerts")
 COUNTED = (*(name for name in ROUTER_TOPICS if name != "facts"), "results", *PEOPLE_TOPICS)
 """The topics whose records are counted: actions in, answers out, what became of calls, and what people did."""
 LEFT = 0.5
 """The share of the items and of the releases of batches that robots leave to whoever watches."""
 HASTE = 4.0
 """Robots work so many times as fast as people: somebody who watches has a minute."""
+CANARY_AGE_S = 5.0
+"""What people approved may become a canary after so long, not after a day: nobody would see one."""
+MONITOR = "monitor"
 METRICS_PORT = 9464
 """The usual one if it is free: Prometheus as we configure it looks there."""
 KINDS: tuple[Kind, ...] = ("noida", "jar")
@@ -94,6 +105,7 @@ POLL_MS = 50
 LOG_LINES_SHOWN = 12
 CONSERVED = "ok"
 NOTHING: Mapping[str, str] = MappingProxyType({})
+CANARIES: Mapping[str, str] = MappingProxyType({"HITL_CANARY_AGE_S": f"{CANARY_AGE_S:g}"})
 POLICY = resources.files("hitl_stream.dev") / "policies" / "demo.yaml"
 
 # aiokafka has no types; as Any its calls pass under strict.
@@ -177,11 +189,24 @@ class Report:
             "proposed": people.proposed,
             "open": {name: queue.items for name, queue in people.queues().items()},
             "in_batches": people.in_batches,
+            "canaries": {"seen": people.canaries, "caught": people.caught},
+            "alarms": [
+                {
+                    "person": people.names.get(person, person),
+                    "queue": alarm.queue,
+                    "row": alarm.row,
+                    "level": alarm.level,
+                    "page": alarm.page,
+                }
+                for (person, _), alarm in people.alarms.items()
+            ],
             "reviewers": {
                 name: {
                     "items": pace.items,
                     "dwell_s": round(pace.dwell_mean_s, 1),
                     "floor_s": round(pace.floor_mean_s, 1),
+                    "canaries": pace.canaries,
+                    "caught": pace.caught,
                 }
                 for name, pace in people.paces.items()
             },
@@ -222,7 +247,8 @@ async def _run(
     )
     client = {"bootstrap_servers": bootstrap}
     started = time.monotonic()
-    ports = [{"metrics_port": port} for port in free_ports(4)]
+    ports = [{"metrics_port": port} for port in free_ports(5)]
+    urls = [f"{url}/metrics" for url in (*map(_metrics_of, ports), metrics)]
     lacks = missing_for_console()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -235,20 +261,21 @@ async def _run(
         children = [desk, router, executor, control]
         asked = {router: metrics, desk: _metrics_of(ports[2])}
         if not lacks:
-            urls = [metrics, *map(_metrics_of, ports[:3])]
-            scrape = {"HITL_CONSOLE_SCRAPE": ",".join(f"{url}/metrics" for url in urls)}
+            scrape = {"HITL_CONSOLE_SCRAPE": ",".join(urls[:3] + urls[4:])}  # not itself
             children.insert(0, console := await enter(_child("console", settings | ports[3], home, scrape)))
             asked[console] = _metrics_of(ports[3])
         guest = None if lacks else await _guest(settings, policy.policy)  # while they start
         await publish_pairs(client, topics, plan.seed)
         await _ready(children, asked)
+        children.insert(0, await enter(_child(MONITOR, settings | ports[4], home, CANARIES)))
         watcher.said(f"roles      ready after {time.monotonic() - started:.1f} s, {place.metrics}")
-        announce.write(settings)
+        announce.write(settings | {"console_scrape": urls})
         place = structs.replace(place, guest=guest)
         for text in _invitation(guest, lacks):
             watcher.said(text)
         stops = await enter(following(client, topics, settings["trust"]))
         reviewers = await _reviewers(plan, client, topics, Path(settings["keys_dir"]), policy.policy)
+        tally.people.names = _names(Path(settings["keys_dir"]), reviewers, guest)
         with _stopping() as stop:
             async with _reading(bootstrap, topics, tally) as reader:
                 sent = await _watch(plan, watcher, place, tally, reader, children, stops, stop, reviewers)
@@ -298,6 +325,13 @@ async def _reviewers(
     key, audience = read_signing_keys(keys)[CONSOLE_KEY], await admin.cluster_id(client)
     robots = crew(policy, plan.reviewers)
     return Reviewers(client, topics, key, audience, policy, robots, plan.seed, HASTE, leaves=LEFT)
+
+
+def _names(keys: Path, reviewers: Reviewers | None, guest: Guest | None) -> dict[str, str]:
+    """Return the names of those whom the demo has put there, by the pseudonyms that the monitor gives them."""
+    (key,) = seal.read_keys(keys, PSEUDONYM).values()
+    names = [robot.name for robot in reviewers.robots] if reviewers is not None else []
+    return {pseudonym(key, name): name for name in (*names, *([guest.name] if guest is not None else []))}
 
 
 def _metrics_of(settings: Mapping[str, Any]) -> str:
@@ -522,7 +556,10 @@ async def _settings(home: Path, bootstrap: str, topics: TopicSet) -> dict[str, A
     seal.create_key(keys, "seal-control", "c1")
     seal.create_key(keys, "seal-desk", "d1")
     seal.create_key(keys, "seal-console", "w1")
+    seal.create_key(keys, "seal-monitor", "m1")
+    seal.create_key(keys, PSEUDONYM, "p1")
     seal.create_key(keys, "sample", "s1")
+    seal.create_key(keys, "pseudonym", "p1")
     copy = home / "demo.yaml"
     copy.write_text(POLICY.read_text("utf-8"), "utf-8")
     return {
@@ -646,7 +683,8 @@ async def _end(child: _Child) -> None:
     except TimeoutError:
         process.kill()
         code = await process.wait()
-    if code:
+    # For the monitor nobody waited: in a demo of seconds it may still be starting, and no signal handler is there yet.
+    if code and not (child.role == MONITOR and code == -signal.SIGTERM):
         raise child.failed(f"ended with exit code {code}")
 
 

@@ -1,20 +1,22 @@
-"""What `hitl demo` saw people do: what they said and what came of it, what is open still, and how they work.
+"""What `hitl demo` saw people do: what they said and what came of it, what is open still, how they work, who sleeps.
 
-Pure, like `tally`, of which it is a part: records in, numbers out. The desk's records are believed: nobody else writes
-to its topics in a demo.
+Pure, like `tally`, of which it is a part: records in, numbers out. The records of desk and monitor are believed: nobody
+else writes to their topics in a demo.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from hitl_stream.core.events import Purpose
 from hitl_stream.core.review import ENDS, State
+from hitl_stream.core.vigilance import Page
 from hitl_stream.wire.desk_records import is_lot
 
 WORDS: Final = ("approve", "reject", "change", "escalate", "release")
@@ -42,11 +44,30 @@ class _Look(Struct):
     reviewer: str
     dwell_s: float
     floor_s: float
+    item: str = ""
+    purpose: str = Purpose.DECIDE.value
+    caught: bool | None = None
+
+
+class Alarm(Struct, frozen=True):
+    """What the monitor says of somebody in a queue. `page`: what a person would be woken for; None: nobody is.
+
+    `person` is a pseudonym, None where it is of the whole queue; a demo knows its own people, and says their names.
+    """
+
+    queue: str
+    row: int
+    level: int
+    person: str | None = None
+    page: str | None = None
+    figures: dict[str, float] = {}
+    ended: bool = False
 
 
 _decode_item = msgspec.json.Decoder(_Item).decode
 _decode_judgement = msgspec.json.Decoder(_Judgement).decode
 _decode_look = msgspec.json.Decoder(_Look).decode
+_decode_alarm = msgspec.json.Decoder(Alarm).decode
 
 
 class Pace(Struct):
@@ -55,6 +76,9 @@ class Pace(Struct):
     items: int = 0
     dwell_s: float = 0.0
     floor_s: float = 0.0
+    canaries: int = 0
+    """Planted errors that they judged, and how many of them they objected to."""
+    caught: int = 0
 
     @property
     def dwell_mean_s(self) -> float:
@@ -100,6 +124,10 @@ class People:
         self.proposed = 0
         """Actions that people have put in the place of others."""
         self.paces: dict[str, Pace] = {}
+        self.names: Mapping[str, str] = {}
+        """Pseudonym → name of those whom whoever runs a demo has put there."""
+        self.alarms: dict[tuple[str, str], Alarm] = {}
+        """By person and queue, the newest one that pages somebody, or else the newest; with the newest level."""
         self._open: dict[str, dict[str, int]] = {}
         """Queue → item → since when, of what waits for a person."""
         self._places: dict[str, str] = {}
@@ -109,6 +137,7 @@ class People:
             "verdicts": self._verdict,
             "decisions": self._judgement,
             "observations": self._look,
+            "alerts": self._alarm,
         }
 
     @property
@@ -135,6 +164,21 @@ class People:
         """Return the queues in which anything is open, the fullest first."""
         found = {name: Waiting(len(items), min(items.values())) for name, items in self._open.items() if items}
         return dict(sorted(found.items(), key=lambda row: (-row[1].items, row[0])))
+
+    @property
+    def canaries(self) -> int:
+        """Return how many planted errors were judged."""
+        return sum(pace.canaries for pace in self.paces.values())
+
+    @property
+    def caught(self) -> int:
+        """Return how many of them people objected to."""
+        return sum(pace.caught for pace in self.paces.values())
+
+    def stamps(self) -> dict[str, Alarm]:
+        """Return who rubber-stamps, by name, the first to be found first; whose name is not known, by pseudonym."""
+        found = ((person, alarm) for (person, _), alarm in self.alarms.items() if alarm.page == Page.RUBBER_STAMP)
+        return {self.names.get(person, person): alarm for person, alarm in found}
 
     def take(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         """Count one record of one of `topics`."""
@@ -176,9 +220,26 @@ class People:
 
     def _look(self, key: bytes | None, value: bytes) -> None:
         look = _decode_look(value)
+        if not look.item:
+            return  # a quiz is no look at anything
         if look.reviewer not in self.paces and len(self.paces) >= PEOPLE_MAX:
             return
         pace = self.paces.setdefault(look.reviewer, Pace())
         pace.items += 1
         pace.dwell_s += look.dwell_s
         pace.floor_s += look.floor_s
+        if look.purpose == Purpose.CANARY and look.caught is not None:
+            pace.canaries += 1
+            pace.caught += look.caught
+
+    def _alarm(self, key: bytes | None, value: bytes) -> None:
+        alarm = _decode_alarm(value)
+        if not alarm.person:
+            return
+        at = alarm.person, alarm.queue
+        if alarm.ended:
+            self.alarms.pop(at, None)
+            return
+        known = self.alarms.get(at)
+        is_paged = known is not None and known.page is not None and alarm.page is None
+        self.alarms[at] = structs.replace(known, level=alarm.level) if known is not None and is_paged else alarm

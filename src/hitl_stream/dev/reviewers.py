@@ -2,13 +2,15 @@
 
 | temper | what it does |
 |---|---|
-| `careful` | reads for as long as the text takes, and says no to what is plainly too much or plainly claimed |
+| `careful` | reads for as long as the text takes, and says no to what is plainly too much, plainly claimed or planted |
 | `lazy` | approves everything within a second or two, as somebody who no longer looks |
 
 What they look at one by one is what a queue hands out: open items, each with one of them at a time, the oldest first. A
 batch whose sample is judged and within plan, one of them releases.
 
-Beside a person they leave a share: so many of the items that stand alone, and of the releases of batches.
+Beside a person they leave a share: so many of the items that stand alone, and of the releases of batches; what is put
+to one of them by name they never leave. A robot cannot read: what was planted, which any person who reads sees, it is
+told by the item's record.
 
 They speak by the console's key, each as a person in one role. `haste` divides every time: a demo has a minute. With a
 seed they are the same people each time; what is open when they look is not.
@@ -32,6 +34,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from hitl_stream.core.action import Action
 from hitl_stream.core.batch import Stage, may_release
 from hitl_stream.core.dwell import floor_of
+from hitl_stream.core.events import Purpose
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.quantity import UndefinedError, as_decimal
 from hitl_stream.core.review import Review, State, may_decide
@@ -201,9 +204,9 @@ class Reviewers:
         if value is None or (state := decode_review(value)).state != State.OPEN:
             self._forget(name)
         elif name in self._open or len(self._open) < OPEN_MAX:
-            if self._leaves(name) and Card.read(value).action.batch is None:
-                return  # of a batch they judge everything that must be: else hardly one would be ready
             review = review_of(state)
+            if review.for_ is None and self._leaves(name) and Card.read(value).action.batch is None:
+                return  # of a batch they judge everything that must be: else hardly one would be ready
             self._open[name] = Open(partition, value, review)
             for role in self._roles(review):
                 self._for[role][name] = None
@@ -286,7 +289,7 @@ class Reviewers:
         found = self._open[name]
         self._forget(name)  # before it is sent: what the desk answers may be read first
         card = Card.read(found.value)
-        opinion = self.opinion(robot, card.action, card.decision)
+        opinion = self.opinion(robot, card.action, card.decision, planted=found.review.purpose is Purpose.CANARY)
         self._policy = card.decision.policy
         shown = orjson.dumps({"item": name, "action": orjson.Fragment(card.raw)}).decode()
         return self._signed(robot, name, found.partition, card.decision.hash, opinion, painted_s, dwell_s, shown)
@@ -347,10 +350,12 @@ class Reviewers:
         least_ms = floor_of(RELEASE_WORDS, 0) if name in self._ready else self._open[name].review.floor_ms
         return least_ms / 1000 * self._random.uniform(*CAREFUL_FACTOR)
 
-    def opinion(self, robot: Robot, action: Action, decision: Decision) -> Opinion:
-        """Return what a robot says of an action that was routed so."""
+    def opinion(self, robot: Robot, action: Action, decision: Decision, *, planted: bool = False) -> Opinion:
+        """Return what a robot says of an action that was routed so; `planted`: it was made plainly wrong."""
         if robot.temper == "lazy":
             return Opinion("approve")
+        if planted:
+            return Opinion("reject", next(iter(self.policy.reasons), None), "nobody can have meant this")
         if self._random.random() < ESCALATES and self._can_escalate(robot):
             return Opinion("escalate")
         faults = [row.rule.partition(".")[2] for row in decision.reasons if row.counts and row.rule in self._validators]

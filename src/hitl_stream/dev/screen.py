@@ -19,7 +19,7 @@ from rich.text import Text
 
 from hitl_stream.core.escape import escaped
 from hitl_stream.dev.guest import Guest
-from hitl_stream.dev.people_tally import WORDS, Pace, People
+from hitl_stream.dev.people_tally import WORDS, Alarm, Pace, People
 from hitl_stream.dev.stops import Stop
 from hitl_stream.dev.tally import DEAD, NOTICES_MAX, OUTCOMES, RECOMMEND, Numbers, Tally
 
@@ -51,9 +51,11 @@ FIGURES_WIDTH = 30
 NARROW = 100
 """Below so many columns the figures have no rates, and the title is short."""
 FIGURES_WIDTH_NARROW = 21
-PEOPLE_LINES = 3
-"""What people decided, what is open, who they are; with more room each of them has a line."""
+PEOPLE_LINES = 4
+"""What people decided, what is open, who is asleep, who they are; with more room each of them has a line."""
 PACES_MAX = 7
+FIGURES = (("approved", "approved"), ("hurried", "unread"), ("hit_rate", "of canaries caught"))
+"""What is said of a rubber stamp: shares of an alarm's figures, and their words."""
 WORD_STYLES: Mapping[str, str] = {
     "approve": "green",
     "reject": "red",
@@ -174,9 +176,14 @@ def line(view: View) -> str:
         f"{clock(view.elapsed_s)}  in {tally.arrived:,} ({numbers.in_per_s:,.0f}/s)  "
         f"out {tally.answered:,} ({numbers.out_per_s:,.0f}/s)  waiting {tally.waiting:,}  "
         f"executed {tally.results['executed']:,}  parked {tally.parked:,}  "
-        f"people decided {tally.people.words.total():,}, open {tally.people.open:,}  "
+        f"people decided {tally.people.words.total():,}, open {tally.people.open:,}{_asleep(tally.people)}  "
         f"p50 {_ms(numbers.p50_ms)}  p99 {_ms(numbers.p99_ms)}  {counts}  dead {tally.dead.total():,}"
     )
+
+
+def _asleep(people: People) -> str:
+    stamps = people.stamps()
+    return f"  RUBBER STAMP {', '.join(map(escaped, stamps))}" if stamps else ""
 
 
 def screen(view: View, width: int, height: int) -> RenderableType:
@@ -318,10 +325,12 @@ def _people(view: View, lines: int) -> RenderableType:
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     grid.add_row("decided", _decided(people))
     grid.add_row("open", _open(people, view.now_ms))
-    texts = [_pace(name, pace, view.elapsed_s) for name, pace in islice(people.paces.items(), lines - 2)]
-    if lines == PEOPLE_LINES:
+    grid.add_row("canaries", _canaries(people))
+    own = lines - PEOPLE_LINES + 1
+    texts = [_pace(name, pace, view.elapsed_s) for name, pace in islice(people.paces.items(), own)]
+    if own == 1:
         texts = [Text("   ").join(_pace(name, pace) for name, pace in _two(people))]
-    for number in range(lines - 2):
+    for number in range(own):
         grid.add_row("" if number else "reviewers", texts[number] if number < len(texts) else "")
     return grid
 
@@ -342,6 +351,23 @@ def _open(people: People, now_ms: int) -> Text:
     if people.in_batches:
         parts.append(Text(f"in batches {people.in_batches:,}", style="dim"))
     return Text("  ").join(parts)
+
+
+def _canaries(people: People) -> Text:
+    """Say how many planted errors were caught, and who rubber-stamps."""
+    seen = f"{people.caught:,} of {people.canaries:,} caught" if people.canaries else "none judged yet"
+    stamps = people.stamps()
+    if not stamps:
+        return Text.assemble(seen, ("   nobody rubber-stamps, as far as is known", "dim"))
+    said = [
+        f"{escaped(name)} ({', '.join(_figure(alarm, *one) for one in FIGURES if one[0] in alarm.figures)})"
+        for name, alarm in stamps.items()
+    ]
+    return Text.assemble(seen, "   ", ("RUBBER STAMP", "bold reverse red"), (f" {'; '.join(said)}", "bold red"))
+
+
+def _figure(alarm: Alarm, name: str, words: str) -> str:
+    return f"{alarm.figures[name]:.0%} {words}"
 
 
 def _two(people: People) -> list[tuple[str, Pace]]:

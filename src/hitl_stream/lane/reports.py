@@ -3,7 +3,8 @@
 - A judgement counts where it moved something: `applied`, or `waiting` for another one. Of an action, the first
   judgement by log order says whether it was wrong; later ones had seen it.
 - A rejection or a change says that it was wrong. An escalation says nothing of it.
-- Canaries are no work of an agent's: they count for what share of planted errors people find, and nowhere else.
+- Canaries are no work of an agent's: they count for what share of planted errors people find, and for people's time.
+  One that somebody let go comes back to them; let go twice it is missed.
 - What cannot be read is counted, and is in no figure.
 """
 
@@ -25,6 +26,8 @@ from hitl_stream.core import waiting as waits
 from hitl_stream.core.action import Action, entity_of
 from hitl_stream.core.digest import DigestRow, Taken, digest, moved
 from hitl_stream.core.events import Effect, Outcome, Purpose, Status
+from hitl_stream.core.intervals import Rate
+from hitl_stream.core.load import GateLoad, LoadRow, Look, by_hour, by_session
 from hitl_stream.core.mistakes import (
     UNTYPED,
     MonthRow,
@@ -38,6 +41,7 @@ from hitl_stream.core.mistakes import (
     by_month,
     estimate,
     hit_rates,
+    misses_by_error,
     sent,
 )
 from hitl_stream.core.pilot import Pilot, Recorded, Spent, pilot
@@ -50,6 +54,7 @@ from hitl_stream.lane.exports import Checked
 from hitl_stream.wire.codec import Undecodable, decode_bytes
 from hitl_stream.wire.desk_records import (
     HumanDecision,
+    Observation,
     ReviewState,
     decision_of,
     decode_human_decision,
@@ -67,6 +72,8 @@ Subject: TypeAlias = tuple[str, str, str]
 MOVED = frozenset({Effect.APPLIED.value, Effect.WAITING.value})
 BAD = frozenset({"reject", "change"})
 JUDGED = frozenset({"approve", *BAD})
+WORDS = frozenset({*JUDGED, "escalate"})
+MINUTE_MS = 60_000
 WORK = frozenset({Purpose.DECIDE.value, Purpose.EXCEPTION.value})
 """Of these purposes something waits for the answer."""
 AUDIT_LEAD_MS = 86_400_000
@@ -82,6 +89,30 @@ class Judgement(Struct, frozen=True):
 
     handling_ms: int
     bad: bool | None
+
+
+class Monthly(Struct, frozen=True):
+    """Errors by month and type; of the whole stretch, the share of planted ones that people missed, by type, and how
+    much of what was sent was wrong."""
+
+    months: tuple[MonthRow, ...]
+    missed: Mapping[str, Rate]
+    sent: tuple[SentRow, ...]
+
+
+class Load(Struct, frozen=True, kw_only=True):
+    """What reviewing costs: all actions and each gate, pilots against their baselines, by session and hour, yield.
+
+    `planted_minutes` went into canaries: they are in no gate's figure, and are the price of knowing who looks.
+    """
+
+    everything: GateLoad
+    gates: tuple[GateLoad, ...]
+    planted_minutes: float
+    pilots: tuple[Pilot, ...]
+    sessions: tuple[LoadRow, ...]
+    hours: tuple[LoadRow, ...]
+    yields: Yield
 
 
 class Errors(Struct, frozen=True):
@@ -149,6 +180,36 @@ class Reports:
             rate = estimate(mine, hits)[0] if mine else None
             reports.append(pilot(name, spent[name], rate, _recorded(baseline)))
         return tuple(reports)
+
+    async def monthly(self) -> Monthly:
+        """Return errors by month and type, which share of planted ones is missed, and what of the sent was wrong."""
+        months, planted = [one async for one in self._months()], await self._planted()
+        return Monthly(by_month(months), misses_by_error(planted), sent(await self._sampled(), planted))
+
+    async def load(self) -> Load:
+        """Return what reviewing costs, and when people do it worse."""
+        judged = await self._judgements()
+        gates: dict[str, Spent] = {name: Spent() for name in self.policy.gates}
+        every, under = Spent(), self._looking(self.policy.gates)
+        async for decision, action, at_ms in self._routed():
+            found = judged.get(_subject(decision))
+            minutes = 0.0 if found is None else found.handling_ms / MINUTE_MS
+            waits = found is None and decision.outcome != Outcome.EXECUTE.name
+            for spent in (every, *(gates[name] for name in under(action, at_ms))):
+                if waits:
+                    spent.leave_out()
+                else:
+                    spent.add(minutes, reviewed=found is not None)
+        looks = [one async for one in self._looks()]
+        return Load(
+            everything=_gate_load("", every),
+            gates=tuple(_gate_load(name, spent) for name, spent in sorted(gates.items())),
+            planted_minutes=sum(one.decided_ms - one.shown_ms for one in looks if one.caught is not None) / MINUTE_MS,
+            pilots=await self.pilots(),
+            sessions=by_session(looks),
+            hours=by_hour(looks),
+            yields=await self.yields(),
+        )
 
     async def errors(self) -> Errors:
         """Return what an observing gate would have done, the error rate of what was sent, and errors by month."""
@@ -247,12 +308,40 @@ class Reports:
         return one.errors or (self.policy.reasons.get(one.code or "", UNTYPED),)
 
     async def _planted(self) -> list[Planted]:
-        found = []
+        return [Planted(one.class_, caught, one.planted or "") async for one, caught in self._canaries()]
+
+    async def _canaries(self) -> AsyncIterator[tuple[Observation, bool]]:
+        """Yield each planted error that somebody judged, or let go for the second time, and whether it was caught."""
+        let_go: set[tuple[str, str]] = set()
         async for record in self.log.records("observations"):
             one = self._read("observations", decode_observation, record.value)
-            if one is not None and one.planted is not None and one.caught is not None:
-                found.append(Planted(one.class_, one.caught))
-        return found
+            if one is None or one.planted is None:
+                continue
+            at = one.reviewer, one.item
+            if one.caught is not None:
+                yield one, one.caught
+            elif at in let_go:
+                yield one, False
+            else:
+                let_go.add(at)
+
+    async def _looks(self) -> AsyncIterator[Look]:
+        """Yield what people judged one by one, whatever for; what they skipped took time, too, but nobody says how."""
+        zone = ZoneInfo(self.policy.time_zone)
+        async for record in self.log.records("observations"):
+            one = self._read("observations", _observed, record.value)
+            if one is None or not one.item or one.verdict not in WORDS:
+                continue
+            decided_ms = ms_of(one.decided_at)
+            yield Look(
+                reviewer=one.reviewer,
+                shown_ms=min(decided_ms, ms_of(one.shown_at)),
+                decided_ms=decided_ms,
+                floor_ms=round(one.floor_s * 1_000),
+                hour=datetime.fromtimestamp(decided_ms / 1_000, UTC).astimezone(zone).hour,
+                approved=one.verdict == "approve",
+                caught=one.caught if one.purpose == Purpose.CANARY else None,
+            )
 
     async def _sampled(self) -> list[Sampled]:
         """Return what was drawn at random and judged: audit copies, and the samples of batches."""
@@ -355,6 +444,19 @@ class Reports:
 
     def _money(self, action: Action) -> Decimal | None:
         return moved(action, self.policy.currency, self.policy.rates)
+
+
+def _gate_load(gate: str, spent: Spent) -> GateLoad:
+    return GateLoad(
+        gate=gate, items=spent.items, reviewed=spent.reviewed, left_out=spent.left_out, minutes=spent.minutes
+    )
+
+
+def _observed(value: bytes) -> Observation:
+    """Read an observation whose times are times."""
+    found = decode_observation(value)
+    ms_of(found.shown_at), ms_of(found.decided_at)
+    return found
 
 
 def _decision(value: bytes) -> Decision:
