@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := $(wildcard requirements/dev.txt)
-EXTRAS := console,demo,postgres,sentiment,test,lint
+EXTRAS := console,demo,notify,postgres,sentiment,test,lint
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --upgrade --quiet --no-header --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links pyproject.toml
 
@@ -16,10 +16,10 @@ PYTEST_JOBS ?= 2
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kafka test lint demo bench bench-desk bench-kill bench-console vigilance-proof faults screenshots behaviours requirements
+.PHONY: help venv kafka test lint demo bench bench-desk bench-kill bench-console bench-monitor vigilance-proof dashboards-proof faults screenshots behaviours requirements
 
 help:  ## show this
-	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 venv: $(STAMP)  ## create .venv with everything the other targets need
 
@@ -59,6 +59,9 @@ bench: $(STAMP) kafka  ## measure throughput and latency: make bench BENCH_ARGS=
 bench-console: $(STAMP) kafka  ## measure how long a reviewer waits, in a real browser
 	$(BIN)/python benchmarks/console.py $(BENCH_ARGS)
 
+dashboards-proof: $(STAMP) kafka  ## ask every query of dashboards and rules of a Prometheus beside a demo
+	$(BIN)/python benchmarks/dashboards.py $(BENCH_ARGS)
+
 vigilance-proof: $(STAMP)  ## judge simulated reviewers and gates by the code that judges real ones
 	$(BIN)/python benchmarks/vigilance.py $(BENCH_ARGS)
 
@@ -67,6 +70,9 @@ bench-kill: $(STAMP) kafka  ## measure how long a kill switch takes: make bench-
 
 bench-desk: $(STAMP) kafka  ## measure one desk: restore with 100,000 items, verdicts a second
 	$(BIN)/python benchmarks/desk.py $(BENCH_ARGS)
+
+bench-monitor: $(STAMP) kafka  ## measure one monitor: lag at 2,000 judgements a second, memory, restoring
+	$(BIN)/python benchmarks/monitor.py $(BENCH_ARGS)
 
 faults: $(STAMP) kafka  ## break things on purpose, the long dose; writes docs/results/faults.md
 	$(BIN)/python -m pytest tests/faults tests/kafka/test_restart.py --dose=full --results -s $(PYTEST_ARGS)

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,13 +151,14 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(directory: Path, target: str) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes `target` twice a second."""
+def prometheus(directory: Path, *targets: str, rules: Sequence[Path] = ()) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes `targets` twice a second, and goes by `rules`."""
     port = free_port()
     config = directory / "prometheus.yml"
     config.write_text(
-        "global: {scrape_interval: 500ms, scrape_timeout: 400ms}\n"
-        f"scrape_configs: [{{job_name: hitl, static_configs: [{{targets: ['{target}']}}]}}]\n"
+        "global: {scrape_interval: 500ms, scrape_timeout: 400ms, evaluation_interval: 1s}\n"
+        f"rule_files: {json.dumps([str(path) for path in rules])}\n"
+        f"scrape_configs: [{{job_name: hitl, static_configs: [{{targets: {json.dumps(targets)}}}]}}]\n"
     )
     command = [
         shutil.which("prometheus") or "prometheus", f"--config.file={config}",

@@ -14,8 +14,10 @@ from ruamel.yaml import YAML
 
 from dashboards import GRAFANA
 from hitl_stream.cli.main import build
-from hitl_stream.metrics import Metrics
-from prometheus_server import feed_all, needs_tool
+from hitl_stream.core.switches import KINDS
+from hitl_stream.core.tripwires import WIRES
+from hitl_stream.metrics import ControlMetrics, DeskMetrics, ExecutorMetrics, LaneMetrics, Metrics, MonitorMetrics
+from prometheus_server import FIGURES, feed_all, needs_tool
 from test_grafana import selectors
 
 ROOT = GRAFANA.parent
@@ -67,6 +69,23 @@ def test_its_page_says_what_it_means_how_to_see_it_what_to_do_and_how_to_undo_th
     assert text.startswith(f"# {alert['alert']}\n\nSeverity: {alert['labels']['severity']}:")
     assert re.findall(r"^## .*$", text, re.MULTILINE) == HEADINGS
     assert all(part.strip() for part in re.split(r"^## .*$", text, flags=re.MULTILINE))
+
+
+GROWING = re.compile(r"increase\((\w+)[{\[]")
+
+
+def test_whatever_an_alert_sees_grow_is_there_before_it_grows() -> None:
+    """Prometheus sees no growth in a series that begins with its first event, and the first one is the worst."""
+    metrics = Metrics("0.1.0")
+    DeskMetrics(metrics).watch("trading", list, lambda: 0, "eva")
+    ExecutorMetrics(metrics)
+    ControlMetrics(metrics, WIRES, KINDS)
+    MonitorMetrics(metrics).queues({"trading": FIGURES})
+    LaneMetrics("router", metrics)
+    there = {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    grow = {name for alert in ALERTS for name in GROWING.findall(alert["expr"])}
+    assert len(grow) > 5
+    assert grow <= there
 
 
 def test_there_is_no_page_without_an_alert() -> None:

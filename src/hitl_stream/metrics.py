@@ -25,6 +25,7 @@ from hitl_stream.core.events import (
     DeskTally,
     ErrorClass,
     ExecutorTally,
+    Mode,
     Refusal,
     Rejection,
     RouterTally,
@@ -51,6 +52,7 @@ CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 WAIT_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400, 259200)
 """From a look at once to three days."""
 QUEUES_MAX = 100
+PAGES = ("rubber_stamp", "reviewer_unreliable")
 OPENING_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -309,9 +311,13 @@ class LaneMetrics:
 
 
 class ControlMetrics:
-    """A `roles.control.ControlObserver` that counts for Prometheus."""
+    """A `roles.control.ControlObserver` that counts for Prometheus.
 
-    def __init__(self, metrics: Metrics | None = None) -> None:
+    `wires` are the tripwires that there are, `kinds` the kinds of scope. Every series is there from the start: an alert
+    on the growth of a counter does not see the first event of one that begins with it.
+    """
+
+    def __init__(self, metrics: Metrics | None = None, wires: Iterable[str] = (), kinds: Iterable[str] = ()) -> None:
         self.metrics = m = metrics or Metrics()
         switch = ("mode", "scope_kind")
         registry = m.registry
@@ -338,7 +344,17 @@ class ControlMetrics:
             registry=registry,
         )
         self._tripped = Counter("hitl_tripwire", "Tripwires that tripped.", ("wire", "action"), registry=registry)
+        for reason in Rejection:
+            m.control_rejected.labels(reason.value)
+        for wire in wires:
+            for action in ("observe", "engage"):
+                self._tripped.labels(wire, action)
+        for kind in kinds:
+            for mode in Mode:
+                self._effect.child(mode.value, kind)
         self._shown: set[tuple[str, str]] = set()
+        self._drill_age: Gauge | None = None
+        self._drilled_s = 0.0
 
     def beat(self) -> None:
         """Count a delivered heartbeat."""
@@ -374,6 +390,16 @@ class ControlMetrics:
     def tripped(self, wire: str, action: str) -> None:
         """Count a tripwire that has tripped; `action` is observe or engage."""
         self._tripped.labels(wire, action).inc()
+
+    def drilled(self, at_s: float) -> None:
+        """Show how long ago the newest drill was over; before there was one there is no such series."""
+        self._drilled_s = max(self._drilled_s, at_s)
+        if self._drill_age is None:
+            self._drill_age = Gauge(
+                "hitl_kill_drill_age_seconds", "Time since a drill of the kill switches was over.",
+                registry=self.metrics.registry,
+            )  # fmt: skip
+            self._drill_age.set_function(lambda: max(0.0, self.metrics.clock() - self._drilled_s))
 
 
 class DeskMetrics(LaneMetrics):
@@ -426,8 +452,16 @@ class DeskMetrics(LaneMetrics):
         if isinstance(tally, DeskTally):
             self._decided(tally)
 
-    def watch(self, queue: str, since_ms: Callable[[], Sequence[int]], now_ms: Callable[[], int]) -> None:
-        """Show at each scrape how many items a queue has, and how long its oldest one waits."""
+    def watch(
+        self, queue: str, since_ms: Callable[[], Sequence[int]], now_ms: Callable[[], int], owner: str = ""
+    ) -> None:
+        """Show at each scrape how many items a queue has, and how long its oldest one waits.
+
+        What time does to them is counted from 0: an alert on a counter's growth sees no first event without that.
+        """
+        for state in ("OPEN", "EXPIRED", "STALE"):
+            self._timed.labels(self._queue(queue), state)
+        self._lapsed.labels(self._queue(queue), owner)
         self._open_items.labels(queue).set_function(lambda: float(len(since_ms())))
         self._oldest.labels(queue).set_function(lambda: max(0.0, (now_ms() - min(since_ms(), default=now_ms())) / 1000))
 
@@ -477,6 +511,14 @@ class MonitorMetrics:
             "hitl_alerts", "Alerts about reviewers, by the row that raised them and the level since.",
             ("queue", "row", "level"), registry=registry,
         )  # fmt: skip
+        self._pages = Counter(
+            "hitl_pages", "Reviewers over whom somebody is to be woken: rubber_stamp, reviewer_unreliable.",
+            ("queue", "page"), registry=registry,
+        )  # fmt: skip
+        self._rechecked = Counter(
+            "hitl_rechecks", "Approvals of somebody who missed planted errors, by whether others judge them again: "
+            "asked, lost.", ("queue", "became"), registry=registry,
+        )  # fmt: skip
         self._figures = {
             "level": Gauge("hitl_queue_vigilance_level", "How closely a queue's reviewers are watched: 0 to 3.", queue,
                            registry=registry),
@@ -488,6 +530,10 @@ class MonitorMetrics:
                              registry=registry),
             "approved": Gauge("hitl_queue_approval_ratio", "Of judgements so many are approvals; alone it says "
                               "nothing.", queue, registry=registry),
+            "agreement": Gauge("hitl_queue_agreement_ratio", "Of blind second judgements in thirty days so many said "
+                               "the same as the first.", queue, registry=registry),
+            "escaped": Gauge("hitl_escaped_error_ratio", "Share of errors among what ran without being looked at, by "
+                             "blind audits of thirty days.", queue, registry=registry),
         }  # fmt: skip
         self._queues: set[str] = set()
 
@@ -509,9 +555,20 @@ class MonitorMetrics:
         """Count an alert."""
         self._alerts.labels(self._queue(queue), str(row), str(level)).inc()
 
+    def paged(self, queue: str, page: str) -> None:
+        """Count an alert that somebody is woken for."""
+        self._pages.labels(self._queue(queue), page).inc()
+
+    def rechecked(self, queue: str, found: int, lost: int) -> None:
+        """Count approvals that go to another person, and those that cannot be found."""
+        self._rechecked.labels(self._queue(queue), "asked").inc(found)
+        self._rechecked.labels(self._queue(queue), "lost").inc(lost)
+
     def queues(self, now: Mapping[str, Any]) -> None:
         """Show what each queue is like: a `roles.monitor_state.Figures` each. What is not known is not shown."""
         for queue, figures in now.items():
+            for page in PAGES:
+                self._pages.labels(self._queue(queue), page)  # from 0, so that the first one is seen
             for name, gauge in self._figures.items():
                 value = getattr(figures, name)
                 if value is not None:

@@ -21,7 +21,8 @@ from hitl_stream.console.view import open_view
 from hitl_stream.core.effective import FENCED_ROLES, LEASE_MS
 from hitl_stream.core.errors import PolicyError, SettingsError
 from hitl_stream.core.policy.model import Policy
-from hitl_stream.core.tripwires import Publisher
+from hitl_stream.core.switches import KINDS
+from hitl_stream.core.tripwires import WIRES, Publisher
 from hitl_stream.core.validators import plugin_of
 from hitl_stream.core.window import IdBudget
 from hitl_stream.health import Health
@@ -193,7 +194,7 @@ def control_services(settings: Settings, judge: Judge = no_plugins, metrics: Met
     slot = take_slot(settings.state_dir / "slots", socket.gethostname(), CONTROL, settings.slot)
     groups = {role: group_of(settings, role) for role in FENCED_ROLES}
     spec = ControlSpec(kafka_client(settings), topics, trust, slot.instance, groups, seals, signing)
-    observer = ControlMetrics(metrics)
+    observer = ControlMetrics(metrics, WIRES, (*KINDS, "global"))
     role = ControlRole(spec, observer)
     inputs = {topics.name("actions"): None, **{topic: _bound_to(source) for topic, source in settings.sources.items()}}
     looks = TripwireSpec(spec.client, topics, inputs, seals, settings.tripwires)
@@ -359,8 +360,8 @@ def desk_services(settings: Settings, judge: Judge = no_plugins, metrics: Metric
     )
     observer = DeskMetrics(seat.metrics)
     lane = Lane(spec, batches(desk), desk.state, observer, seat.view)
-    for queue in loaded.policy.queues:
-        observer.watch(queue, partial(_since_ms, lane, queue), seat.view.now_ms)
+    for queue, one in loaded.policy.queues.items():
+        observer.watch(queue, partial(_since_ms, lane, queue), seat.view.now_ms, one.owner)
     return seat.services(lane)
 
 
@@ -385,10 +386,18 @@ def console_services(settings: Settings, judge: Judge = no_plugins, metrics: Met
         seals_at(settings.keys_dir, SEALERS), slot.instance,
         bind=settings.bind, port=settings.console_port, hosts=settings.console_hosts, tenant=settings.tenant,
         clock_ms=_wall_ms, scrape=settings.console_scrape,
+        pseudonyms=_pseudonyms(settings), names=settings.console_names,
     )  # fmt: skip
     version = {"version": __version__, "policy": loaded.digest, "instance": slot.instance, "role": CONSOLE}
     health = Health(metrics, parts.checks, version, host=settings.bind, port=settings.metrics_port)
     return [health, *parts.services]
+
+
+def _pseudonyms(settings: Settings) -> seal.SealKey | None:
+    """Return the newest key of pseudonyms; None: there is none here, and nobody is shown what the monitor knows."""
+    if not any(settings.keys_dir.glob(f"{PSEUDONYM}-*")):
+        return None
+    return list(seal.read_keys(settings.keys_dir, PSEUDONYM).values())[-1]
 
 
 def monitor_services(settings: Settings, judge: Judge = no_plugins, metrics: Metrics | None = None) -> list[ServiceT]:
@@ -410,6 +419,8 @@ def monitor_services(settings: Settings, judge: Judge = no_plugins, metrics: Met
         signing=monitor_key(read_signing_keys(keys_dir), str(keys_dir)),
         names=list(seal.read_keys(keys_dir, PSEUDONYM).values())[-1],
         policies={} if settings.policy is None else {(loaded := load_policy(settings)).digest: loaded.policy},
+        canary_age_ms=round(settings.canary_age_s * 1000),
+        watch_people=settings.watch_people,
     )
     monitor = Monitor(spec, MonitorMetrics(metrics))
     version = {"version": __version__, "instance": slot.instance, "role": MONITOR}
@@ -417,7 +428,7 @@ def monitor_services(settings: Settings, judge: Judge = no_plugins, metrics: Met
     return [health, monitor]
 
 
-SEALERS = ("router", "desk", "executor", "console")
+SEALERS = ("router", "desk", "executor", "console", "monitor")
 """Whose records a console shows; and its own seal, for what is proposed there."""
 
 

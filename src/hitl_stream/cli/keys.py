@@ -127,7 +127,7 @@ def seal(*, json: Json = False, flags: SettingsFlags = NO_FLAGS) -> int:
 def _key_files(directory: Path) -> list[Path]:
     from hitl_stream.wiring import MONITOR_KEYS, ROUTER_KEYS
 
-    return sorted(path for name in (*ROUTER_KEYS, *MONITOR_KEYS) for path in directory.glob(f"{name}-*"))
+    return sorted(path for name in {*ROUTER_KEYS, *MONITOR_KEYS} for path in directory.glob(f"{name}-*"))
 
 
 # --- init -------------------------------------------------------------------------------------------------------------
