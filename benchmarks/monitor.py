@@ -40,6 +40,8 @@ from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, read_keys, sealer
 
 PORT = 19_466
 WAIT_S_MAX = 300.0
+SEED = 7
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "monitor.md"
 REACH = {"lag_s_p99": 2.5, "restore_s": 30.0}
 
 
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=2_000)
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--people", type=int, default=500)
+    parser.add_argument("--write", action="store_true", help=f"keep the table in {RESULTS.name}")
     a = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     choice = broker.find("external")
@@ -60,7 +63,10 @@ def main() -> None:
         settings = _installation(running.bootstrap, Path(directory), f"monitor-{time.time_ns()}.")
         wiring.make_monitor_keys(settings)
         found = asyncio.run(measured(settings, a.backlog, a.rate, a.seconds, a.people))
-    print(table(found, a))
+    text = table(found, a)
+    print(text)
+    if a.write:
+        RESULTS.write_text(text)
 
 
 async def measured(settings: Settings, backlog: int, rate: int, seconds: int, people: int) -> dict[str, float]:
@@ -116,7 +122,7 @@ class Judge:
         self._topic = self._topics.name("observations")
         (key,) = read_keys(settings.keys_dir, "seal-desk").values()
         self._seal = sealer(key, self._topic, OBSERVATION)
-        self._random, self._people = random.Random(7), people
+        self._random, self._people = random.Random(SEED), people
         self._producer: Any = None
 
     async def begin(self) -> None:
@@ -232,7 +238,11 @@ def table(found: dict[str, float], a: argparse.Namespace) -> str:
     """Return what was measured, as a page."""
     reached = found["lag_s_p99"] <= REACH["lag_s_p99"] and found["restore_s"] <= REACH["restore_s"]
     return "\n".join((
-        "# One monitor", "", f"{machine()}. {a.people} people, {PARTITIONS} partitions.", "",
+        "# One monitor", "",
+        f"{machine()}, Kafka {broker.kafka_version()} on the same cores. `python benchmarks/monitor.py --backlog "
+        f"{a.backlog} --rate {a.rate} --seconds {a.seconds} --people {a.people}`, {PARTITIONS} partitions, "
+        f"seed {SEED}.",
+        "",
         "| figure | measured |", "|---|---|",
         f"| backlog, judgements a second | {found['backlog_per_s']:,.0f} |",
         f"| the same a second of processor time | {found['backlog_per_cpu_s']:,.0f} |",

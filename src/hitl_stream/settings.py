@@ -290,6 +290,8 @@ class Settings(BaseSettings):
     """Names under which the console is reached, besides localhost and `bind`."""
     console_scrape: Annotated[tuple[MetricsUrl, ...], Field(max_length=50), BeforeValidator(_listed)] = ()
     """URLs of the /metrics that the console's live page is drawn from."""
+    console_names: bool = False
+    """Whether a queue's owner sees its reviewers by name; else by pseudonym."""
     store: Place = Field(default_factory=_under_state("view.db"), repr=False)
     """The console's view: path of an SQLite file, or a Postgres DSN."""
     people: Place = Field(default_factory=_under_state("people.db"), repr=False)
@@ -304,6 +306,10 @@ class Settings(BaseSettings):
     """How many calls to the platform an executor has open at once."""
     call_s_max: Annotated[float, Field(gt=0, le=30)] = 10.0
     """How long a call may go without an answer; then the platform is asked what became of it."""
+    canary_age_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 86_400.0
+    """How old a judgement is at least from whose action a monitor makes a canary; a demo has no day."""
+    watch_people: bool = True
+    """Whether a monitor keeps anything of single people; false: shares of whole queues only, no level, no canary."""
     expected_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Actions a second over all agents, for `hitl config check`."""
     log_format: Literal["auto", "json", "console"] = "auto"

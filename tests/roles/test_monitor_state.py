@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from hitl_stream.core.commands import DAY_MS
 from hitl_stream.core.vigilance import Level, Page, Queue, Sign, Watch
@@ -11,11 +12,13 @@ from hitl_stream.roles import monitor_state
 from hitl_stream.roles.monitor_state import (
     APPROVALS_MAX,
     CHUNK,
+    SCORES_KEPT,
     Chunk,
     Day,
     Figures,
     Kept,
     Place,
+    Said,
     decode_chunk,
     decode_kept,
     encode,
@@ -24,11 +27,15 @@ from hitl_stream.roles.monitor_state import (
     key_of,
     newest,
     parts_of,
+    qualified_anew,
+    queue_news,
     remembered,
+    sight,
     slot,
     taken,
     usual_of,
 )  # fmt: skip
+from hitl_stream.wire.records import First
 from hitl_stream.wire.seal import SealKey
 from hitl_stream.wire.watched import Observed, pseudonym, read_observation
 from support.desk import Workplace
@@ -37,6 +44,7 @@ from support.staff import Staff, demo_policy
 from support.watching import START_MS, Offline, observed
 
 NAMES = SealKey("p1", b"\x06" * 32)
+WHO = pseudonym(NAMES, "ana")
 USUAL = Queue(items=1_000, objections=50, hurried_median=0.02)
 TODAY = START_MS // DAY_MS
 
@@ -236,7 +244,7 @@ def test_a_robot_that_no_longer_looks_raises_the_alarm_within_a_minute_and_one_t
         read_observation(output.topic, output.value, output.headers, {DESK_KEY.key_id: DESK_KEY})
         for output in work.left["observations"]
     ]
-    assert len(found) == 80
+    assert len(found) >= 80
     offline.each([one for one in found if isinstance(one, Observed)])
 
     by = {person: said for _, person, _, said, _ in offline.told}
@@ -259,10 +267,85 @@ def test_the_figures_of_a_queue_are_those_of_who_works_there():
     ]
 
     assert figures_of(people, TODAY) == Figures(
-        level=Level.SECONDED, reviewers=2, hit_rate=0.75, hurried=0.5, approved=0.75
+        level=Level.SECONDED, reviewers=2, hit_rate=0.75, hurried=0.5, approved=0.75, seconded=1
     )
     nobody = figures_of([], TODAY)
     assert (nobody.level, nobody.reviewers, nobody.hit_rate) == (0, 0, None)
+
+
+def test_figures_of_pairs_and_audits_are_those_of_thirty_days():
+    first = {word: First("ben", word) for word in ("approve", "reject")}
+    kept = folded(
+        observed("ana", "approve", purpose="second", first=first["approve"]),
+        observed("ana", "approve", purpose="second", first=first["reject"]),
+        observed("ana", "change", purpose="second", first=first["reject"]),
+        observed("ana", "skip", purpose="second", first=first["reject"]),
+        observed("ana", "reject", purpose="audit", p=0.05),
+        observed("ana", "approve", purpose="audit", p=0.01),
+        observed("ana", "reject", p=0.05),
+    )
+    old = replace(kept, days=(kept.days[0]._replace(day=TODAY - 31, pairs=900, audited=9_000.0),))
+    now = figures_of([kept, old], TODAY)
+
+    assert kept.days == (Day(TODAY, 6, 3, 3, 2, 2, 120.0, 20.0),)
+    assert (now.pairs, now.agreement, now.objected, now.disagrees) == (3, 2 / 3, 2, False)
+    assert now.escaped == pytest.approx(1 / 6), "picked items never enter it"
+    assert figures_of([], TODAY).escaped is None
+
+
+def test_errors_that_escaped_are_more_than_those_that_are_found():
+    caught = Watch(canaries=(True, True, True, False) * 5)
+    kept = Kept(partition=0, day=TODAY, days=(Day(TODAY, audited=100.0, wrong=3.0),), watch=caught)
+
+    assert figures_of([kept], TODAY).escaped == pytest.approx(0.04)
+
+
+def test_people_who_disagree_on_what_one_of_them_rejected_are_seen():
+    days = (Day(TODAY, 60, 0, pairs=60, agreed=36, objected=30),)
+    apart, alike = (
+        Kept(partition=0, day=TODAY, days=days),
+        Kept(partition=0, day=TODAY, days=(days[0]._replace(agreed=57),)),
+    )
+
+    assert figures_of([apart], TODAY).disagrees
+    assert not figures_of([alike], TODAY).disagrees
+
+
+def test_a_queue_is_told_of_where_it_changes_and_only_then():
+    one = figures_of([Kept(partition=0, day=TODAY, watch=Watch(level=Level.SECONDED))] * 2, TODAY)
+    assert (one.level, one.seconded, one.many) == (3, 2, True)
+
+    (said,) = queue_news(one, {})
+    assert (said.row, said.number, said.level, said.ended) == (0, 1, 3, False)
+    assert said.figures == {"reviewers": 2, "seconded": 2, "pairs": 0}
+    assert queue_news(one, {0: Said(1, holds=True)}) == []
+    (ended,) = queue_news(figures_of([], TODAY), {0: Said(1, holds=True)})
+    assert (ended.number, ended.ended) == (2, True)
+
+
+def test_who_qualifies_anew_is_new_but_for_their_place_and_their_days():
+    kept = folded(*canaries(*["approve"] * 7), *[observed("ana", "approve", n=n) for n in range(30)])
+    assert kept.paged
+    after = qualified_anew(kept, Place(0, 99, START_MS))
+
+    assert (after.watch.level, after.watch.canaries, after.watch.signs, after.paged) == (0, (), (), ())
+    assert (after.offset, after.days, after.approved) == (99, kept.days, kept.approved)
+    offline = Offline(NAMES, USUAL, people={key_of(WHO, "trading"): after})
+    woken = offline.each(canaries(*["approve"] * 7))
+    assert [one.level for one in woken] == [2, 3], "and is watched as anybody is"
+
+
+def test_how_well_somebody_tells_wrong_from_right_is_known_once_there_is_enough():
+    caught = canaries(*["reject"] * 18, *["approve"] * 2)
+    real = [observed("ana", "approve", n=n, score=0.2) for n in range(95)]
+    bad = [observed("ana", "reject", n=n, score=0.9) for n in range(5)]
+
+    assert sight(folded(*caught[:10], *real, *bad)) == {}
+    kept = folded(*caught, *real, *bad)
+    assert sight(kept) == {"d_prime": pytest.approx(2.78, abs=0.01)}
+    assert sight(folded(*bad, *bad, kept=kept))["auc"] == 1.0
+    assert len(kept.cleared) == SCORES_KEPT
+    assert "c" in sight(folded(*caught, kept=kept))
 
 
 def test_a_key_says_whose_and_where_and_of_what():

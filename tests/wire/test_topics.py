@@ -23,7 +23,7 @@ def test_every_topic_of_the_architecture_is_there() -> None:
         "actions", "execute", "review", "escalation", "review.seeded", "recommendations", "held", "verdicts", "reviews",
         "decisions", "closed", "results", "executor.state", "facts", "control", "control.heartbeat", "control.acks",
         "observations", "evidence", "opinions", "pairs", "feedback", "preferences", "audit", "alerts", "monitor.people",
-        "dlq",
+        "monitor.gates", "monitor.relapse", "dlq",
     }  # fmt: skip
     assert set(ROUTER_TOPICS) <= set(TABLE)
     assert set(DESK_TOPICS) <= set(TABLE)

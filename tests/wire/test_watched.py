@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from hitl_stream.core.events import ErrorClass
 from hitl_stream.wire.codec import Undecodable
-from hitl_stream.wire.desk_records import OBSERVATION
+from hitl_stream.wire.decided import Decided
+from hitl_stream.wire.desk_records import HUMAN_DECISION, OBSERVATION, HumanDecision
+from hitl_stream.wire.records import Parked, decode_held
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealer
 from hitl_stream.wire.watched import (
     ALERT,
     Alert,
     Observed,
     alert_value,
+    asked_in,
     pseudonym,
     read_alert,
+    read_judgement,
     read_observation,
+    seeded_value,
 )  # fmt: skip
-from support.make import DESK_KEY
-from support.watching import START_MS, observation, written
+from support.make import DESK_KEY, action_bytes
+from support.watching import START_MS, asking, judged, judgement, observation, written
 
 TOPIC, KEYS = "hitl.observations", {DESK_KEY.key_id: DESK_KEY}
 MONITOR = SealKey("m1", b"\x05" * 32)
@@ -58,6 +64,45 @@ def test_a_time_that_is_none_is_no_observation():
     _, value, sealed = written(TOPIC, DESK_KEY, observation(decided_at="yesterday"))
 
     assert isinstance(read_observation(TOPIC, value, sealed, KEYS), Undecodable)
+
+
+# --- what people decided ----------------------------------------------------------------------------------------------
+
+
+def test_what_was_asked_is_read_back_from_how_the_desk_wrote_down_the_answer():
+    held, topic = asking(), "hitl.decisions"
+    _, value, sealed = judged(topic, DESK_KEY, judgement(held))
+    found = read_judgement(topic, value, sealed, KEYS)
+    assert isinstance(found, HumanDecision)
+    asked = asked_in(found.asked, bytes(found.action))
+
+    assert isinstance(asked, Decided)
+    assert asked.decision == held
+    assert asked.decoded.raw == bytes(held.action)
+    foreign = read_judgement(topic, value, headers(HUMAN_DECISION, MONITOR, topic, value), KEYS)
+    assert isinstance(foreign, Undecodable)
+    assert foreign.error is ErrorClass.SEAL
+
+
+@pytest.mark.parametrize(
+    ("asked", "action"),
+    [(None, b"null"), ("", b"{}"), ("{", b"{}"), ("...", action_bytes(action_id="another"))],
+    ids=["nobody knows the item", "no head", "half a head", "another action"],
+)
+def test_what_does_not_say_what_was_asked_is_left(asked: str | None, action: bytes):
+    head = judgement(asking()).asked if asked == "..." else asked
+
+    assert isinstance(asked_in(head, action), Undecodable)
+
+
+def test_of_what_the_monitor_asks_the_action_is_the_last_member_and_nothing_is_parked():
+    held = replace(asking(), purpose="canary", for_="ana", planted="limit", parked=Parked(by="desk", epoch=3))
+    raw = bytes(held.action)
+    value = seeded_value(held, raw)
+
+    assert value.endswith(b',"action":' + raw + b"}")
+    assert b"parked" not in value
+    assert decode_held(value) == replace(held, parked=None)
 
 
 def test_an_alert_is_read_as_it_was_written_and_from_nobody_else():

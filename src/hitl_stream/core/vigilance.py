@@ -6,8 +6,11 @@ is known (canaries) and the time that reading takes tell trust from sleep; no le
 Rows, as reports and alerts number them:
 1. hit rate on canaries: the upper bound of a 90 % Wilson interval over the last 100 of them is under 0.85;
 2. a change of it: a Bernoulli CUSUM (Page, Biometrika 41, 1954) of misses, from one in ten to three in ten;
-3. faster than anybody reads: the share of approvals under the floor of `core.dwell`, or within a second after it;
-4. objections that grow rare or frequent, against the queue's own share: two CUSUMs.
+3. faster than anybody reads: the share of approvals under the floor of `core.dwell`, or within a second after it. Time
+   counts from when an item was on the screen and this person's last decision in the queue was made, whichever came
+   later: ten cards in ten tabs are looked at one after another;
+4. objections that grow rare or frequent, against the queue's own share: two CUSUMs;
+5. agreement of blind second judgements, where half of them repeat an objection: of a queue, and of nobody's level.
 
 Levels: 1 by rows 3 and 4; 2 by a warning of 1 or 2; 3 by a page of 2. A level lasts until somebody has qualified anew.
 
@@ -51,6 +54,10 @@ ITEMS_MIN = 500
 VERDICTS_KEPT = 100
 VERDICTS_MIN = 30
 APPROVING = 0.90
+
+PAIRS_MIN = 50
+AGREEMENT_MIN = 0.75
+"""Two who would toss a coin on what the first one objects to agree on half of it."""
 
 CANARY_RATES = ((20, 0.10), (100, 0.05))
 CANARY_RATE = 0.02
@@ -124,7 +131,10 @@ class Queue(Struct, frozen=True):
 
 
 class Looked(Struct, frozen=True, kw_only=True):
-    """One judgement: what it was, how long it took, and, of a canary, whether it was caught."""
+    """One judgement: what it was, how long it took, and, of a canary, whether it was caught.
+
+    `dwell_s` runs from when it was on the screen to `at_ms`, when it was decided.
+    """
 
     approved: bool
     dwell_s: float
@@ -156,8 +166,9 @@ class Watch(Struct, frozen=True, kw_only=True):
     """What has raised the level, in the order in which it was seen."""
     began_ms: int = 0
     last_ms: int = 0
+    """When the last decision was made, be it to skip an item; 0: there was none."""
     items: int = 0
-    """Since their last break."""
+    """Judged since their last break."""
 
 
 # --- the fold ---------------------------------------------------------------------------------------------------------
@@ -165,12 +176,21 @@ class Watch(Struct, frozen=True, kw_only=True):
 
 def looked(watch: Watch, one: Looked, queue: Queue) -> Watch:
     """Return what is kept after one more judgement."""
+    one = msgspec.structs.replace(one, dwell_s=shown_s(watch, one))
     after = _paced(watch, one)
     after = _real(after, one, queue) if one.caught is None else _canary(after, one.caught)
     found = signs(after, queue)
     new = tuple(sign for sign in found if sign not in watch.signs)
     level = max((LEVELS[sign] for sign in new), default=Level.NONE)
     return msgspec.structs.replace(after, level=max(watch.level, level), signs=watch.signs + new)
+
+
+def skipped(watch: Watch, at_ms: int) -> Watch:
+    """Return what is kept after an item was skipped: no judgement, but nobody looked at another one until then."""
+    rested = at_ms - watch.last_ms >= GAP_MS
+    return msgspec.structs.replace(
+        watch, began_ms=at_ms if rested else watch.began_ms, last_ms=at_ms, items=0 if rested else watch.items
+    )
 
 
 def qualified(watch: Watch) -> Watch:
@@ -217,9 +237,12 @@ def queue_level(levels: Collection[Level]) -> Level:
     >>> queue_level([Level.SECONDED] * 2 + [Level.NONE] * 6), queue_level([Level.SECONDED] + [Level.NONE] * 3)
     (<Level.ESCALATED: 3>, <Level.SECONDED: 2>)
     """
-    worst = max(levels, default=Level.NONE)
-    many = max(2, math.ceil(len(levels) / 4))
-    return Level.ESCALATED if sum(level >= Level.SECONDED for level in levels) >= many else worst
+    return Level.ESCALATED if many_seconded(levels) else max(levels, default=Level.NONE)
+
+
+def many_seconded(levels: Collection[Level]) -> bool:
+    """Say whether a quarter of a queue's active reviewers, and two at least, are at level 2 or more at once."""
+    return sum(level >= Level.SECONDED for level in levels) >= max(2, math.ceil(len(levels) / 4))
 
 
 def recheck(watch: Watch, least: int = APPROVALS_KEPT) -> int:
@@ -249,6 +272,18 @@ def cusum(s: float, seen: bool, p0: float, p1: float) -> float:
     (1.099, 0.749)
     """
     return max(0.0, s + (math.log(p1 / p0) if seen else math.log((1.0 - p1) / (1.0 - p0))))
+
+
+def shown_s(watch: Watch, one: Looked) -> float:
+    """Return for how long somebody can have looked at that: since it was on the screen and they were free to look.
+
+    A decision that was made before the last one, by the consoles' clocks, got no time at all.
+
+    >>> one = Looked(approved=True, dwell_s=30.0, floor_s=4.0, at_ms=100_000)
+    >>> [shown_s(Watch(last_ms=last_ms), one) for last_ms in (0, 60_000, 99_500, 100_500)]
+    [30.0, 30.0, 0.5, 0.0]
+    """
+    return one.dwell_s if not watch.last_ms else max(0.0, min(one.dwell_s, (one.at_ms - watch.last_ms) / 1000))
 
 
 def hurried(one: Looked) -> bool:
@@ -281,6 +316,20 @@ def canary_rate(watch: Watch) -> float:
 def needs_break(watch: Watch) -> bool:
     """Say whether somebody has reviewed for 20 minutes or 35 items without a break (row 8)."""
     return watch.items >= BREAK_AFTER_ITEMS or watch.last_ms - watch.began_ms >= BREAK_AFTER_MS
+
+
+def disagrees(pairs: int, agreed: int, objected: int) -> bool:
+    """Say whether two people judge the same item differently so often that the rubric is at fault (row 5).
+
+    `objected`: to so many of the pairs the first one objected. Where nearly all is approved, agreement says nothing of
+    what matters (kappa and alpha fall there by themselves), so at least half of the pairs must be of such.
+
+    >>> disagrees(60, 36, 30), disagrees(60, 57, 30), disagrees(60, 36, 29), disagrees(49, 10, 49)
+    (True, False, False, False)
+    """
+    if pairs < PAIRS_MIN or 2 * objected < pairs:
+        return False
+    return wilson(agreed, pairs, CONFIDENCE)[1] < AGREEMENT_MIN
 
 
 # --- figures that alarm nobody ----------------------------------------------------------------------------------------

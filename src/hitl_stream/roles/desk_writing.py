@@ -26,7 +26,7 @@ from hitl_stream.wire import desk_records, judged, records
 from hitl_stream.wire.approved import ASKING, approved_value
 from hitl_stream.wire.codec import Decoded, Undecodable, decode_bytes
 from hitl_stream.wire.dead_letter import dead_letter
-from hitl_stream.wire.desk_records import review_value, state_with
+from hitl_stream.wire.desk_records import ms_of, review_value, state_with
 from hitl_stream.wire.home import partition_of
 from hitl_stream.wire.records import Proof
 from hitl_stream.wire.seal import SEAL_HEADER, TYPE_HEADER, SealKey, sealed, sealer
@@ -245,12 +245,14 @@ class Writing:
             self.tally.wait_s.append((record.timestamp - kept.review.opened_ms) / 1000)
 
     def observe(self, index: int, record: Record, claims: Verdict | Skipped, card: Card, kept: Item) -> None:
-        value = judged.observation_value(claims, kept.review, kept.queue, card.decision, card.action, card.state.first)
+        decision, action = card.decision, card.action
+        under = self.policy.under(action, ms_of(decision.moment))
+        value = judged.observation_value(claims, kept.review, kept.queue, decision, action, card.state.first, under)
         topics = self.papers.topics
         by_person = partition_of(claims.by.encode(), topics.count("observations"))
         self.emit("observations", by_person, claims.by.encode(), value, index=index)
         if kept.review.purpose is Purpose.AUDIT:
-            for gate in dict.fromkeys(row.gate for row in card.decision.reasons if row.gate is not None):
+            for gate in judged.gates_of(decision, under):
                 where = partition_of(gate.encode(), topics.count("evidence"))
                 self.emit("evidence", where, gate.encode(), value, index=index)
 

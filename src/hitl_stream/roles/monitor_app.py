@@ -27,8 +27,8 @@ from hitl_stream.lane import forgiving as _forgiving  # noqa: F401  imported for
 
 UNACKED_MAX = 2_000
 """Judgements whose table writes are on their way; then the next one waits."""
-WRITES_MAX = 2 * UNACKED_MAX
-"""Each leaves two at most: what is kept, and a chunk of approvals."""
+WRITES_MAX = 6 * UNACKED_MAX
+"""Each leaves two of its person, what is kept and a chunk of approvals, and one of each gate that it was under."""
 SESSION_S = 10.0
 """A worker that is gone for so long gives its partitions away; one that restarts sooner has them back at once."""
 HEARTBEAT_S = 2.0

@@ -8,12 +8,13 @@ Rules:
   judgement of a day. So the fold is the same whoever repeats it, and nobody is compared with what they do now.
 - A canary that was let go is put to the same person again, and the second time it is missed.
 - The newest approvals are remembered by their items, for whoever has to look at them again.
+- Whoever passes a quiz has qualified anew in every queue: what they were watched for is forgotten there.
 - Shares are from 0 to 1, days are counted since 1970 by append time, in UTC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from msgspec.structs import replace
 from hitl_stream.core.commands import DAY_MS
 from hitl_stream.core.events import Purpose
 from hitl_stream.core.vigilance import (
+    CANARIES_MIN,
     LEVELS,
     ROWS,
     Level,
@@ -32,12 +34,18 @@ from hitl_stream.core.vigilance import (
     Queue,
     Sign,
     Watch,
+    auc,
+    d_prime,
+    disagrees,
     hurried_share,
     looked,
+    many_seconded,
     page,
+    qualified,
     queue_level,
     recheck,
 )
+from hitl_stream.wire.desk_records import Observation
 from hitl_stream.wire.watched import Observed
 
 DAYS_KEPT = 30
@@ -55,6 +63,20 @@ ACTIVE_DAYS = 1
 """Whoever has judged today or yesterday is one of the reviewers of a queue."""
 OBJECTS = ("reject", "change", "escalate")
 LETS_GO = ("skip", "lapse")
+SCORES_KEPT = 50
+"""Of each kind; two bytes a score."""
+D_PRIME_CANARIES_MIN, C_CANARIES_MIN, AUC_OBJECTIONS_MIN = 20, 40, 10
+LEVELS_ROW, AGREEMENT_ROW = 0, 5
+MANY = (
+    "a quarter of this queue's active reviewers, or more, miss planted errors; until they have qualified anew "
+    "REVIEW_ALL is offered for what they decide: hitl kill --mode REVIEW_ALL --scope type:CLASS",
+    "fewer of this queue's reviewers miss planted errors; REVIEW_ALL is no longer needed for what they decide",
+)
+DISAGREE = (
+    "two people judge the same items of this queue differently; look at its rubric, and let a senior decide what they "
+    "disagree on",
+    "two people judge the same items of this queue alike again",
+)
 APART = "\0"
 """Between the parts of a key; no name of ours holds one."""
 
@@ -73,11 +95,21 @@ class Place(NamedTuple):
 
 
 class Day(NamedTuple):
-    """How many real items somebody judged in a day, and to how many of them they objected."""
+    """How many real items somebody judged in a day, and to how many of them they objected.
+
+    Of `pairs` of these they were the blind second; they and the first said the same of `agreed`, and the first had
+    objected to `objected`. Audits they did of what ran without being looked at stand for `audited` of it, `wrong` of
+    these being errors: each for 1 / p, p being with what probability it was drawn.
+    """
 
     day: int
-    items: int
-    objections: int
+    items: int = 0
+    objections: int = 0
+    pairs: int = 0
+    agreed: int = 0
+    objected: int = 0
+    audited: float = 0.0
+    wrong: float = 0.0
 
 
 class Kept(Struct, frozen=True, kw_only=True):
@@ -85,7 +117,8 @@ class Kept(Struct, frozen=True, kw_only=True):
 
     `usual` is what they are compared with since `day`, `days` what they did in each, newest last, `hurried` their share
     of hurried approvals before `day`. `approved` counts real approvals, `let_go` names canaries that were skipped once,
-    `paged` what somebody was woken for already.
+    `paged` what somebody was woken for already. `objected` and `cleared` are risk scores, in thousandths, of the newest
+    real items that they objected to and approved.
     """
 
     partition: int
@@ -97,6 +130,8 @@ class Kept(Struct, frozen=True, kw_only=True):
     approved: int = 0
     let_go: tuple[str, ...] = ()
     paged: tuple[Page, ...] = ()
+    objected: tuple[int, ...] = ()
+    cleared: tuple[int, ...] = ()
     watch: Watch = Watch()
 
 
@@ -142,11 +177,17 @@ def taken(kept: Kept, observed: Observed, place: Place, usual: Callable[[], Queu
     if seen.verdict in LETS_GO:
         return after
     approved = seen.verdict not in OBJECTS
-    today = after.days[-1] if after.days and after.days[-1].day == after.day else Day(after.day, 0, 0)
+    today = after.days[-1] if after.days and after.days[-1].day == after.day else Day(after.day)
     before = after.days[:-1] if after.days and after.days[-1].day == after.day else after.days
-    days = (*before, Day(today.day, today.items + 1, today.objections + (not approved)))
-    after = replace(after, days=days, approved=after.approved + approved)
-    return _watched(after, observed, approved, None)
+    after = replace(after, days=(*before, _with(today, seen, approved)), approved=after.approved + approved)
+    return _watched(_scored(after, seen.score, approved), observed, approved, None)
+
+
+def qualified_anew(kept: Kept, place: Place) -> Kept:
+    """Return what is kept of somebody who has passed a quiz, in one of their queues."""
+    return replace(
+        kept, partition=place.partition, offset=place.offset, watch=qualified(kept.watch), paged=(), let_go=()
+    )
 
 
 def slot(kept: Kept) -> int:
@@ -209,17 +250,47 @@ def figures(watch: Watch) -> dict[str, float]:
     return found
 
 
+def sight(kept: Kept) -> dict[str, float]:
+    """Return how well one person tells wrong from right (row 7), for whoever leads them; nothing of what is too little.
+
+    `d_prime` and `c` by their last canaries and real items, `auc` by the risk scores of what they objected to.
+    """
+    watch, found = kept.watch, dict[str, float]()
+    canaries, items = len(watch.canaries), len(watch.verdicts)
+    if items and canaries >= D_PRIME_CANARIES_MIN:
+        found["d_prime"], c = d_prime(sum(watch.canaries), canaries, items - sum(watch.verdicts), items)
+        if canaries >= C_CANARIES_MIN:
+            found["c"] = c
+    area = auc(kept.objected, kept.cleared) if len(kept.objected) >= AUC_OBJECTIONS_MIN else None
+    if area is not None:
+        found["auc"] = area
+    return found
+
+
 # --- queues -----------------------------------------------------------------------------------------------------------
 
 
 class Figures(Struct, frozen=True, kw_only=True):
-    """What is known of a queue, over its active reviewers. A share is None where there is nothing to share."""
+    """What is known of a queue, over its active reviewers. A share is None where there is nothing to share.
+
+    `seconded` of them are at level 2 or more; `many`: so many that the queue is at 3. Of `pairs` of blind second
+    judgements in thirty days `agreement` said the same, and to `objected` of them the first one had objected;
+    `disagrees`: so few that somebody must be told. `escaped` is the share of errors among what ran without being looked
+    at, by audits of thirty days.
+    """
 
     level: Level
-    reviewers: int
+    reviewers: int | None
     hit_rate: float | None
     hurried: float | None
     approved: float | None
+    seconded: int = 0
+    many: bool = False
+    pairs: int = 0
+    objected: int = 0
+    agreement: float | None = None
+    disagrees: bool = False
+    escaped: float | None = None
 
 
 def usual_of(people: Iterable[Kept], day: int) -> Queue:
@@ -232,14 +303,65 @@ def usual_of(people: Iterable[Kept], day: int) -> Queue:
 
 def figures_of(people: Iterable[Kept], day: int) -> Figures:
     """Return what is known of a queue on that day."""
-    watches = [kept.watch for kept in people if kept.day >= day - ACTIVE_DAYS]
+    everybody = list(people)
+    watches = [kept.watch for kept in everybody if kept.day >= day - ACTIVE_DAYS]
+    levels = [watch.level for watch in watches]
+    days = [one for kept in everybody for one in kept.days if day - DAYS_KEPT <= one.day]
+    pairs, agreed = sum(one.pairs for one in days), sum(one.agreed for one in days)
+    objected = sum(one.objected for one in days)
+    canaries = [flag for watch in watches for flag in watch.canaries]
     return Figures(
-        level=queue_level([watch.level for watch in watches]),
+        level=queue_level(levels),
+        seconded=sum(level >= Level.SECONDED for level in levels),
+        many=many_seconded(levels),
+        pairs=pairs,
+        objected=objected,
+        agreement=agreed / pairs if pairs else None,
+        disagrees=disagrees(pairs, agreed, objected),
+        escaped=_escaped(days, canaries),
         reviewers=len(watches),
-        hit_rate=_share(flag for watch in watches for flag in watch.canaries),
+        hit_rate=_share(canaries),
         hurried=_share(flag for watch in watches for flag in watch.hurried),
         approved=_share(flag for watch in watches for flag in watch.verdicts),
     )
+
+
+class Said(NamedTuple):
+    """What was last said of a queue, as such, under one row: the number of that alert, and whether it held then."""
+
+    number: int = 0
+    holds: bool = False
+
+
+class QueueNews(Struct, frozen=True, kw_only=True):
+    """What somebody must be told of a queue. `number` is that of the alert among those of this queue and row."""
+
+    row: int
+    number: int
+    level: Level
+    figures: dict[str, float]
+    text: str
+    ended: bool
+
+
+def queue_news(figures: Figures, said: Mapping[int, Said]) -> list[QueueNews]:
+    """Return what must be told of a queue now; `said` is what was last said of it, by row. Each change is told once."""
+    found = []
+    for row, holds, texts in ((LEVELS_ROW, figures.many, MANY), (AGREEMENT_ROW, figures.disagrees, DISAGREE)):
+        last = said.get(row, Said())
+        if holds != last.holds:
+            text = texts[0 if holds else 1]
+            number = last.number + 1
+            found.append(QueueNews(
+                row=row, number=number, level=figures.level, figures=_told(figures), text=text, ended=not holds
+            ))  # fmt: skip
+    return found
+
+
+def _told(figures: Figures) -> dict[str, float]:
+    found = {"seconded": figures.seconded, "pairs": figures.pairs}
+    known = {"reviewers": figures.reviewers, "hit_rate": figures.hit_rate, "agreement": figures.agreement}
+    return found | {name: figure for name, figure in known.items() if figure is not None}
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -292,6 +414,39 @@ def _watched(kept: Kept, observed: Observed, approved: bool, caught: bool | None
     due = page(watch)
     paged = kept.paged if due is None or due in kept.paged else (*kept.paged, due)
     return replace(kept, watch=watch, paged=paged)
+
+
+def _with(day: Day, seen: Observation, approved: bool) -> Day:
+    """Return a day with one more judgement of a real item."""
+    day = day._replace(items=day.items + 1, objections=day.objections + (not approved))
+    if seen.first is not None:
+        first = seen.first.verdict in OBJECTS
+        same = first is not approved
+        day = day._replace(pairs=day.pairs + 1, agreed=day.agreed + same, objected=day.objected + first)
+    if seen.purpose == Purpose.AUDIT and seen.p:
+        weight = 1.0 / seen.p
+        day = day._replace(audited=day.audited + weight, wrong=day.wrong + (0.0 if approved else weight))
+    return day
+
+
+def _scored(kept: Kept, score: float | None, approved: bool) -> Kept:
+    if score is None:
+        return kept
+    whole = round(score * 1_000)
+    if approved:
+        return replace(kept, cleared=(*kept.cleared, whole)[-SCORES_KEPT:])
+    return replace(kept, objected=(*kept.objected, whole)[-SCORES_KEPT:])
+
+
+def _escaped(days: Iterable[Day], canaries: Sequence[bool]) -> float | None:
+    """Return row 6 by the sums of its weights: what was drawn tells by them, too, how much there was (Hajek 1971)."""
+    audited, wrong = 0.0, 0.0
+    for day in days:
+        audited, wrong = audited + day.audited, wrong + day.wrong
+    if not audited:
+        return None
+    found = sum(canaries) / len(canaries) if len(canaries) >= CANARIES_MIN and any(canaries) else 1.0
+    return min(1.0, wrong / audited / found)
 
 
 def _recent(days: tuple[Day, ...], day: int) -> tuple[Day, ...]:

@@ -178,9 +178,10 @@ class HumanDecision(Struct, frozen=True, kw_only=True):
 class Observation(Struct, frozen=True, kw_only=True):
     """How one person judged one item: `observations` (key: reviewer), and `evidence` (key: gate) of audit copies.
 
-    `planted` is the type of a canary's error, `caught` whether it was seen; `first` is whom and what a blind second
-    judgement repeats. `verdict` is a word of `core.verdicts`, skip or lapse. A quiz that was passed is one, too
-    (purpose quiz, verdict passed), of no item and no agent, for every queue.
+    `gates` are those that look at it, whatever their state; `again`: somebody had approved the same item before, so
+    that it is no output more. `planted` is the type of a canary's error, `caught` whether it was seen; `first` is whom
+    and what a blind second judgement repeats. `verdict` is a word of `core.verdicts`, skip or lapse. A quiz that was
+    passed is one, too (purpose quiz, verdict passed), of no item and no agent, for every queue.
     """
 
     item: str
@@ -194,6 +195,7 @@ class Observation(Struct, frozen=True, kw_only=True):
     code: str | None = None
     errors: tuple[str, ...] = ()
     gates: tuple[str, ...] = ()
+    again: bool = False
     planted: str | None = None
     caught: bool | None = None
     first: First | None = None

@@ -93,9 +93,18 @@ PASSED = "passed"
 
 
 def observation_value(
-    claims: Judged, review: Review, queue: str, decision: Held, action: Action, first: First | None = None
+    claims: Judged,
+    review: Review,
+    queue: str,
+    decision: Held,
+    action: Action,
+    first: First | None = None,
+    under: Sequence[str] = (),
 ) -> bytes:
-    """Return the value of an observation of one person judging, skipping or letting go of one item."""
+    """Return the value of an observation of one person judging, skipping or letting go of one item.
+
+    `review` is the item as it was before, `under` names the gates that look at it, besides those that said something.
+    """
     verdict = claims if isinstance(claims, Verdict) else None
     judges_canary = review.purpose is Purpose.CANARY and verdict is not None
     shown_ms, decided_ms = milliseconds(claims.painted), milliseconds(claims.decided)
@@ -110,7 +119,8 @@ def observation_value(
         verdict=_word(claims),
         code=None if verdict is None else verdict.code,
         errors=() if verdict is None else verdict.errors,
-        gates=tuple(dict.fromkeys(reason.gate for reason in decision.reasons if reason.gate is not None)),
+        gates=gates_of(decision, under),
+        again=bool(review.by),
         planted=decision.planted if review.purpose is Purpose.CANARY else None,
         caught=_word(claims) in OBJECTS if judges_canary else None,
         first=first,
@@ -125,6 +135,11 @@ def observation_value(
         policy=decision.policy,
     )
     return encode(record)
+
+
+def gates_of(decision: Held, under: Sequence[str]) -> tuple[str, ...]:
+    """Return the gates that look at an item, each once."""
+    return tuple(dict.fromkeys((*under, *(reason.gate for reason in decision.reasons if reason.gate is not None))))
 
 
 def qualified_value(claims: Qualified) -> bytes:

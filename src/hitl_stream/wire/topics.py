@@ -55,7 +55,8 @@ _TABLE = (
     Topic("execute", _days(7), written_by="router, desk", read_by="executor"),
     Topic("review", _days(30), written_by="router", read_by="desk"),
     Topic("escalation", _days(30), written_by="router; executor (exceptions)", read_by="desk"),
-    Topic("review.seeded", _days(30), written_by="router (audit copies), monitor (canaries)", read_by="desk"),
+    Topic("review.seeded", _days(30), written_by="router (audit copies), monitor (canaries)",
+          read_by="desk, monitor"),
     Topic("recommendations", _days(7), written_by="router", read_by="console, publishers"),
     Topic("held", _days(30), written_by="router, desk, executor", read_by="router"),
     Topic("verdicts", _days(400), durable=True, written_by="console, CLI", read_by="desk"),
@@ -78,7 +79,9 @@ _TABLE = (
     Topic("preferences", -1, "compact", written_by="desk", read_by="desk, console, exports"),
     Topic("audit", -1, durable=True, written_by="router, desk, executor", read_by="audit, console"),
     Topic("alerts", _days(90), written_by="monitor", read_by="monitor, console, notifications"),
-    Topic("monitor.people", -1, "compact", segment_ms=600_000, written_by="monitor", read_by="monitor"),
+    Topic("monitor.people", -1, "compact", segment_ms=600_000, written_by="monitor", read_by="monitor, console"),
+    Topic("monitor.gates", -1, "compact", segment_ms=600_000, written_by="monitor", read_by="monitor, CLI, console"),
+    Topic("monitor.relapse", -1, "compact", segment_ms=600_000, written_by="monitor", read_by="monitor, CLI"),
     Topic("dlq", _days(30), bytes_max=6 * MIB, written_by="router, desk, executor", read_by="operators"),
 )  # fmt: skip
 TABLE: Mapping[str, Topic] = MappingProxyType({topic.name: topic for topic in _TABLE})
@@ -90,7 +93,8 @@ DESK_TOPICS = ("review", "escalation", "review.seeded", "verdicts", "results", "
                "dlq")  # fmt: skip
 CONSOLE_TOPICS = ("actions", "verdicts", "reviews", "decisions", "closed", "results", "pairs", "preferences",
                   "feedback")  # fmt: skip
-MONITOR_TOPICS = ("observations", "alerts", "monitor.people")
+MONITOR_TOPICS = ("observations", "evidence", "closed", "decisions", "review.seeded", "alerts", "monitor.people",
+                  "monitor.gates", "monitor.relapse")  # fmt: skip
 CONTROL_TOPICS = ("control", "control.heartbeat", "control.acks")
 """What every role that is stopped by control needs besides."""
 
