@@ -109,6 +109,43 @@ def test_who_waits_for_the_floor_and_presses_at_once_is_as_hurried():
     assert not vigilance.hurried(msgspec.structs.replace(one, approved=False)), "a quick no harms nobody"
 
 
+def tabs(gap_ms: int, count: int = 20) -> Watch:
+    """Let somebody paint so many cards at once, and approve one after the other."""
+    watch = Watch(last_ms=MINUTE_MS)
+    for n in range(count):
+        at_ms = 10 * MINUTE_MS + n * gap_ms
+        one = Looked(approved=True, dwell_s=(at_ms - 5 * MINUTE_MS) / 1000, floor_s=4.0, at_ms=at_ms)
+        watch = looked(watch, one, USUAL)
+    return watch
+
+
+@pytest.mark.behaviour("A9")
+def test_cards_that_were_painted_all_at_once_are_looked_at_one_after_another():
+    assert tabs(500).hurried == (False, *[True] * 19), "the first one had all the time"
+    assert Sign.HURRIED_PAGE in tabs(500).signs
+    assert tabs(5_000).hurried == (False,) * 20
+    assert not tabs(5_000).signs
+
+
+@pytest.mark.parametrize("gap_ms", [500, -500])
+def test_a_canary_and_a_skipped_item_in_between_take_their_time_too(gap_ms: int):
+    """A decision that seems to be older than the last one had no time at all."""
+    before, at_ms = planted(Watch(), True), 60 * MINUTE_MS
+    one = Looked(approved=True, dwell_s=SLOW, floor_s=4.0, at_ms=at_ms)
+
+    assert looked(before, one, USUAL).hurried == (False,)
+    assert looked(msgspec.structs.replace(before, last_ms=at_ms - gap_ms), one, USUAL).hurried == (True,)
+    assert looked(vigilance.skipped(before, at_ms - gap_ms), one, USUAL).hurried == (True,)
+
+
+def test_who_only_skips_for_twenty_minutes_needs_a_break_as_well():
+    watch = Watch()
+    for n in range(21):
+        watch = vigilance.skipped(watch, 10_000_000 + n * MINUTE_MS)
+    assert needs_break(watch)
+    assert not needs_break(vigilance.skipped(watch, watch.last_ms + 5 * MINUTE_MS))
+
+
 @pytest.mark.parametrize(("share", "about"), [(0.10, 63), (0.05, 130), (0.02, 330), (0.01, 663)])
 def test_who_stops_objecting_is_found_by_the_queues_own_share(share: float, about: int):
     queue = Queue(items=10_000, objections=round(10_000 * share))

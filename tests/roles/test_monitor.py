@@ -25,7 +25,7 @@ from hitl_stream.roles.monitor_pool import Pool
 from hitl_stream.roles.monitor_seeds import At, Seeds
 from hitl_stream.roles.monitor_state import Figures, decode_kept, figures_of, parts_of
 from hitl_stream.wire.decided import Decided, read_decided
-from hitl_stream.wire.desk_records import HumanDecision, Observation
+from hitl_stream.wire.desk_records import HumanDecision, Observation, ms_of
 from hitl_stream.wire.home import home, partition_of
 from hitl_stream.wire.records import First, time_text
 from hitl_stream.wire.seal import SealKey
@@ -597,7 +597,7 @@ def test_who_passes_a_quiz_has_qualified_anew_in_every_queue(world: World, monke
         for n, one in enumerate(found):
             await world.judge(n, one)
         await world.judge(11, quiz())
-        offline.each([Observed(one, START_MS) for one in found])
+        offline.each([Observed(one, ms_of(one.decided_at)) for one in found])
         await world.settle()
 
     asyncio.run(scenario())

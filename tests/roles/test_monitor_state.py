@@ -23,15 +23,14 @@ from hitl_stream.roles.monitor_state import (
     decode_kept,
     encode,
     figures_of,
+    filled,
     forgotten,
     key_of,
     newest,
     parts_of,
     qualified_anew,
     queue_news,
-    remembered,
     sight,
-    slot,
     taken,
     usual_of,
 )  # fmt: skip
@@ -106,6 +105,26 @@ def test_a_real_item_that_is_left_is_no_judgement():
     assert kept.days == (Day(TODAY, 1, 0),)
 
 
+@pytest.mark.parametrize(
+    ("verdict", "purpose", "is_hurried"),
+    [("skip", "decide", True), ("skip", "canary", True), ("reject", "canary", True), ("reject", "decide", True),
+     ("lapse", "decide", False), ("lapse", "canary", False)],
+)  # fmt: skip
+def test_nobody_has_seen_an_item_since_before_they_decided_another_one(verdict: str, purpose: str, is_hurried: bool):
+    """What lapses nobody decides, and so it takes nothing from what they look at then."""
+    between = observed("ana", verdict, n=1, purpose=purpose, at_ms=START_MS + 58_000)
+
+    kept = folded(observed("ana", at_ms=START_MS), between, observed("ana", n=2, at_ms=START_MS + 60_000))
+
+    assert kept.watch.hurried == (False, is_hurried)
+
+
+def test_a_decision_that_seems_to_be_older_than_the_last_one_got_no_time():
+    kept = folded(observed("ana", at_ms=START_MS + 60_000), observed("ana", n=1, at_ms=START_MS))
+
+    assert kept.watch.hurried == (False, True)
+
+
 def test_a_person_is_compared_with_the_queue_as_it_was_until_the_day_before():
     asked: list[int] = []
 
@@ -152,9 +171,11 @@ def approve(count: int) -> tuple[Kept, dict[int, Chunk]]:
     kept, chunks = Kept(partition=0), dict[int, Chunk]()
     for n in range(count):
         place = Place(0, n, START_MS)
-        number = slot(kept)
-        chunks[number] = remembered(chunks.get(number), kept, str(n), place)
-        kept = taken(kept, observed("ana", "approve", n=n), place, Queue)
+        before, found = kept, observed("ana", "approve", n=n, item=str(n))
+        kept = taken(before, found, place, Queue)
+        full = filled(before, kept, str(n), place)
+        if full is not None:
+            chunks[full[0]] = full[1]
     return kept, chunks
 
 
@@ -170,19 +191,21 @@ def test_the_newest_approvals_are_remembered(count: int, wanted: int):
 def test_no_more_are_remembered_than_the_limit_says():
     kept, chunks = approve(2 * APPROVALS_MAX + 10)
 
-    assert len(newest(kept, chunks, 10 * APPROVALS_MAX)) == APPROVALS_MAX - CHUNK + 10
+    assert len(newest(kept, chunks, 10 * APPROVALS_MAX)) == APPROVALS_MAX + 10
     assert sum(len(chunk.items) for chunk in chunks.values()) <= APPROVALS_MAX
+    assert len(kept.recent) == 10
 
 
-def test_an_approval_that_is_remembered_once_more_after_a_crash_changes_nothing():
+def test_a_chunk_that_is_written_once_more_after_a_crash_is_the_same():
     """The chunk was written, what is kept of the person was not; then the judgement is read again."""
-    kept, chunks = approve(CHUNK + 3)
-    place = Place(0, CHUNK + 3, START_MS)
+    before, _ = approve(2 * CHUNK - 1)
+    place, found = Place(0, 2 * CHUNK, START_MS), observed("ana", "approve", n=2 * CHUNK, item="x")
+    once, again = (filled(before, taken(before, found, place, Queue), "x", place) for _ in range(2))
 
-    once = remembered(chunks[slot(kept)], kept, "x", place)
-
-    assert remembered(once, kept, "x", place) == once
-    assert decode_chunk(encode(once)) == once
+    assert once is not None
+    assert once == again
+    assert (once[0], len(once[1].items), once[1].items[-1]) == (1, CHUNK, "x")
+    assert decode_chunk(encode(once[1])) == once[1]
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Robots at a `Workplace`: the people of the demo, where nothing takes time but their looking."""
+"""Robots at a `Workplace`: the people of the demo, who wait for whoever of them looks longest, and for nothing else."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ class Staff:
             found = [(robot, name) for robot in self.robots if (name := self.reviewers.next_for(robot))]
             if not found:
                 return said
-            for robot, name in found:
-                dwell_s = self.reviewers.dwell_s(robot, name)
-                word = self.reviewers.answer(robot, name, self.work.now_ms / 1_000, dwell_s)
+            looks = [(robot, name, self.reviewers.dwell_s(robot, name)) for robot, name in found]
+            self.work.now_ms += round(1_000 * max(dwell_s for _, _, dwell_s in looks))
+            for robot, name, dwell_s in looks:
+                word = self.reviewers.answer(robot, name, self.work.now_ms / 1_000 - dwell_s, dwell_s)
                 self.reviewers.done(name)
                 said[word.word] += 1
                 self.work.append("verdicts", word.value)

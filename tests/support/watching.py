@@ -16,13 +16,12 @@ from hitl_stream.roles.monitor_state import (
     Kept,
     News,
     Place,
+    filled,
     key_of,
     newest,
     news,
     parts_of,
     qualified_anew,
-    remembered,
-    slot,
     taken,
 )  # fmt: skip
 from hitl_stream.wire.codec import Decoded, decode_bytes
@@ -44,15 +43,18 @@ from hitl_stream.wire.watched import Observed, pseudonym, read_observation, seed
 from support.make import action_bytes, change, iso
 
 START_MS = 1_790_000_000_000
+APART_MS = 31_000
+"""Between one item and the next, unless a test says when: longer than anybody here looks."""
 FLOOR_S = 4.0
 QUEUES = ("trading", "content")
 
 
 def observation(
     reviewer: str = "ana", verdict: str = "approve", *, n: int = 0, purpose: str = "decide", dwell_s: float = 30.0,
-    queue: str = "trading", at_ms: int = START_MS, **more: Any,
+    queue: str = "trading", at_ms: int | None = None, **more: Any,
 ) -> Observation:  # fmt: skip
-    """Return one, of item number `n`."""
+    """Return one, of item number `n`; each follows on the one before."""
+    at_ms = START_MS + n * APART_MS if at_ms is None else at_ms
     fields = {
         "item": f"item{n:012d}", "tenant": "acme", "class_": "bid.adjust", "agent": Agent(id="bidder-7"),
         "floor_s": FLOOR_S, "words": 60, "assets": 0, "policy": "d" * 64,
@@ -63,9 +65,10 @@ def observation(
     )
 
 
-def observed(*arguments: Any, at_ms: int = START_MS, **more: Any) -> Observed:
+def observed(*arguments: Any, **more: Any) -> Observed:
     """Return one as the monitor reads it."""
-    return Observed(observation(*arguments, at_ms=at_ms, **more), at_ms)
+    one = observation(*arguments, **more)
+    return Observed(one, ms_of(one.decided_at))
 
 
 def asking(
@@ -166,9 +169,9 @@ class Offline:
         key = key_of(person, queue)
         before = self.people.get(key) or Kept(partition=place.partition)
         after = taken(before, found, place, lambda: self.usual)
-        if after.approved > before.approved:
-            there = key_of(person, queue, slot(before))
-            self.chunks[there] = remembered(self.chunks.get(there), before, found.observation.item, place)
+        full = filled(before, after, found.observation.item, place)
+        if full is not None:
+            self.chunks[key_of(person, queue, full[0])] = full[1]
         elsewhere = [
             kept.watch.level for other, kept in self.people.items() if other != key and parts_of(other)[0] == person
         ]

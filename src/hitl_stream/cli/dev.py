@@ -31,7 +31,7 @@ from hitl_stream.dev.screen import InLines, OnTerminal, summary
 from hitl_stream.dev.simulator import Scenario, Simulation, Source, Summary, drive, from_csv
 from hitl_stream.logs import escaped
 from hitl_stream.settings import Settings
-from hitl_stream.wiring import DESK, EXECUTOR, ROUTER, group_of, topic_set
+from hitl_stream.wiring import DESK, EXECUTOR, ROUTER, group_of, load_policy, topic_set
 
 T = TypeVar("T")
 FOUND = 1
@@ -250,6 +250,7 @@ def run_demo(
     kafka: str | None = None,
     broker: Literal["noida", "jar"] | None = None,
     reviewers: str = "careful,lazy",
+    policy: Path | None = None,
     json: Json = False,
 ) -> int:
     """Run everything on this machine, with nothing to install: a broker, every role, simulated agents and people.
@@ -275,15 +276,18 @@ def run_demo(
     reviewers
         Who decides what waits for people: robots that are careful (they read, and say no to what is too much), lazy
         (they approve within two seconds), both, or none.
+    policy
+        One of your own in the place of the demo's; what no class of it names goes to people, as everywhere.
     json
         One object on stdout at the end.
     """
     tempers = _tempers(reviewers)
+    own = None if policy is None else load_policy(values.load(policy=policy))
     # On somebody's cluster it takes topics that nobody else has. With `kafka` given, a running demo is not looked for.
     prefix = "hitl." if kafka is None else f"hitl-demo-{os.getpid()}."
     settings = values.load(kafka=kafka or "127.0.0.1:9092", prefix=prefix)
     groups = {role: group_of(settings, role) for role in (ROUTER, DESK, EXECUTOR)}
-    plan = Plan(seconds, rate, scenario, seed, settings.state_dir, prefix, groups, kafka, broker, tempers)
+    plan = Plan(seconds, rate, scenario, seed, settings.state_dir, prefix, groups, kafka, broker, tempers, own)
     logs.configure("auto", "error", stream=sys.stderr)
     with OnTerminal(err) if err.is_terminal else InLines(err) as watcher:
         report = _run(demo(plan, watcher))

@@ -45,6 +45,7 @@ VERBS = (
     "report_gates",
     "erase",
     "reverse",
+    "completion",
 )
 """Modules of this package; each registers its verbs on `app` through `register(app)`."""
 IN_A_HURRY = ("keys", "confirm", "kill", "release", "switches", "farewell")

@@ -81,8 +81,8 @@ COUNTED = (*(name for name in ROUTER_TOPICS if name != "facts"), "results", *PEO
 """The topics whose records are counted: actions in, answers out, what became of calls, and what people did."""
 LEFT = 0.5
 """The share of the items and of the releases of batches that robots leave to whoever watches."""
-HASTE = 4.0
-"""Robots work so many times as fast as people: somebody who watches has a minute."""
+CAREFUL = 20
+"""Careful robots in each role: who reads takes seconds, and whoever were faster would not have read."""
 CANARY_AGE_S = 5.0
 """What people approved may become a canary after so long, not after a day: nobody would see one."""
 MONITOR = "monitor"
@@ -131,6 +131,8 @@ class Plan:
     kafka: str | None = None
     kind: Kind | None = None
     reviewers: tuple[Temper, ...] = ("careful", "lazy")
+    policy: LoadedPolicy | None = None
+    """Of one's own; None: the demo's."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +232,8 @@ async def demo(plan: Plan, watcher: Watcher) -> Report:
 async def _run(
     plan: Plan, watcher: Watcher, home: Path, kind: str, bootstrap: str, topics: TopicSet, announce: _Announcement
 ) -> Report:
-    settings = await _settings(home, bootstrap, topics)
-    policy = parse(POLICY.read_text("utf-8"), "demo.yaml")
+    policy = plan.policy or parse(POLICY.read_text("utf-8"), "demo.yaml")
+    settings = await _settings(home, bootstrap, topics, policy)
     tally = Tally(policy.policy.classes)
     metrics = _metrics_of(settings)
     place = Place(
@@ -243,7 +245,7 @@ async def _run(
         plan.scenario,
         plan.rate,
         plan.seconds,
-        HASTE if plan.reviewers else 0.0,
+        1.0 if plan.reviewers else 0.0,
     )
     client = {"bootstrap_servers": bootstrap}
     started = time.monotonic()
@@ -323,8 +325,8 @@ async def _reviewers(
     if not plan.reviewers:
         return None
     key, audience = read_signing_keys(keys)[CONSOLE_KEY], await admin.cluster_id(client)
-    robots = crew(policy, plan.reviewers)
-    return Reviewers(client, topics, key, audience, policy, robots, plan.seed, HASTE, leaves=LEFT)
+    robots = crew(policy, plan.reviewers, CAREFUL)
+    return Reviewers(client, topics, key, audience, policy, robots, plan.seed, leaves=LEFT)
 
 
 def _names(keys: Path, reviewers: Reviewers | None, guest: Guest | None) -> dict[str, str]:
@@ -549,7 +551,7 @@ async def _topics(bootstrap: str, topics: TopicSet, *, keep: bool) -> AsyncItera
                 await remover.close()
 
 
-async def _settings(home: Path, bootstrap: str, topics: TopicSet) -> dict[str, Any]:
+async def _settings(home: Path, bootstrap: str, topics: TopicSet, policy: LoadedPolicy) -> dict[str, Any]:
     keys = home / "keys"
     seal.create_key(keys, "seal-router", "r1")
     seal.create_key(keys, "seal-executor", "e1")
@@ -561,7 +563,7 @@ async def _settings(home: Path, bootstrap: str, topics: TopicSet) -> dict[str, A
     seal.create_key(keys, "sample", "s1")
     seal.create_key(keys, "pseudonym", "p1")
     copy = home / "demo.yaml"
-    copy.write_text(POLICY.read_text("utf-8"), "utf-8")
+    copy.write_text(policy.text, "utf-8")
     return {
         "kafka": bootstrap,
         "prefix": topics.prefix,

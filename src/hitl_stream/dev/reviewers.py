@@ -401,7 +401,17 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def crew(policy: Policy, tempers: Sequence[Temper]) -> list[Robot]:
-    """Return one robot of each temper for every role that the policy's queues ask."""
+def crew(policy: Policy, tempers: Sequence[Temper], careful: int = 1) -> list[Robot]:
+    """Return one robot of each temper for every role that the policy's queues ask, and so many careful ones."""
     roles = dict.fromkeys(role for queue in policy.queues.values() for role in queue.roles)
-    return [Robot(f"{temper}-{role.replace('_', '-')}", role, temper) for role in roles for temper in tempers]
+    return [
+        Robot(name, role, temper)
+        for role in roles
+        for temper in tempers
+        for name in _names(f"{temper}-{role.replace('_', '-')}", careful if temper == "careful" else 1)
+    ]
+
+
+def _names(name: str, count: int) -> list[str]:
+    """Return so many names, with their numbers where there are several."""
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]

@@ -313,6 +313,8 @@ def _figures(view: View, most: int, narrow: bool) -> Table:
 def _who(place: Place) -> str:
     if not place.haste:
         return "what waits for you" if place.guest else "what waits for people; nobody is here to decide"
+    if place.haste == 1.0:
+        return f"people decide ({'you, and robots' if place.guest else 'robots here'})"
     who = "you, and robots" if place.guest else "robots here,"
     return f"people decide ({who} {place.haste:g} times as fast)"
 

@@ -64,6 +64,7 @@ from hitl_stream.roles.monitor_state import (
     decode_chunk,
     decode_kept,
     encode,
+    filled,
     forgotten,
     key_of,
     newest,
@@ -71,8 +72,6 @@ from hitl_stream.roles.monitor_state import (
     parts_of,
     qualified_anew,
     queue_news,
-    remembered,
-    slot,
     taken,
 )
 from hitl_stream.roles.monitor_unwatched import everybody, taken_together, watched_before, without_people
@@ -292,9 +291,9 @@ class Monitor(Service):
     async def _judged(self, person: str, queue: str, before: Kept, found: Observed, place: Place) -> Any:
         """Fold one judgement, tell what there is to tell, and write; return the future of the last write."""
         after = taken(before, found, place, lambda: self._usual(queue, place.day))
-        if after.approved > before.approved:
-            key = key_of(person, queue, slot(before))
-            self._table[key] = encode(remembered(self._chunk(key), before, found.observation.item, place))
+        full = filled(before, after, found.observation.item, place)
+        if full is not None:
+            self._table[key_of(person, queue, full[0])] = encode(full[1])
         said = news(before, after, lambda: self._elsewhere(person, queue))
         if said is not None:
             await self._tell(person, found.observation.reviewer, queue, after, said, place)

@@ -6,6 +6,8 @@ that is read twice counts once. All that a person did lies in one partition, so 
 Rules:
 - What a person is compared with is their queue as it was until the day before; it is written down at the first
   judgement of a day. So the fold is the same whoever repeats it, and nobody is compared with what they do now.
+- Somebody looks at one item after another: what they decide of the next one, they have seen since they decided the last
+  one at most, be it a canary or one that they skipped. What lapsed they did not decide.
 - A canary that was let go is put to the same person again, and the second time it is missed.
 - The newest approvals are remembered by their items, for whoever has to look at them again.
 - Whoever passes a quiz has qualified anew in every queue: what they were watched for is forgotten there.
@@ -44,6 +46,7 @@ from hitl_stream.core.vigilance import (
     qualified,
     queue_level,
     recheck,
+    skipped,
 )
 from hitl_stream.wire.desk_records import Observation
 from hitl_stream.wire.watched import Observed
@@ -52,7 +55,7 @@ DAYS_KEPT = 30
 LET_GO_MAX = 100
 """Canaries of one person that wait to be put to them again."""
 CHUNK = 50
-"""Approvals in one value: about a kilobyte, written anew with each of them."""
+"""Approvals in one value: about a kilobyte."""
 CHUNKS = 10
 APPROVALS_MAX = CHUNK * CHUNKS
 """Of one person and queue. Who approves more before anybody notices is judged again by these."""
@@ -62,7 +65,8 @@ FORGET_DAYS = 90
 ACTIVE_DAYS = 1
 """Whoever has judged today or yesterday is one of the reviewers of a queue."""
 OBJECTS = ("reject", "change", "escalate")
-LETS_GO = ("skip", "lapse")
+SKIP = "skip"
+LETS_GO = (SKIP, "lapse")
 SCORES_KEPT = 50
 """Of each kind; two bytes a score."""
 D_PRIME_CANARIES_MIN, C_CANARIES_MIN, AUC_OBJECTIONS_MIN = 20, 40, 10
@@ -116,7 +120,8 @@ class Kept(Struct, frozen=True, kw_only=True):
     """What is kept of one person in one queue. `offset` and `partition`: of the last judgement that is in it.
 
     `usual` is what they are compared with since `day`, `days` what they did in each, newest last, `hurried` their share
-    of hurried approvals before `day`. `approved` counts real approvals, `let_go` names canaries that were skipped once,
+    of hurried approvals before `day`. `approved` counts real approvals, `recent` are the items
+    of the newest ones, which are in no chunk yet; `let_go` names canaries that were skipped once,
     `paged` what somebody was woken for already. `objected` and `cleared` are risk scores, in thousandths, of the newest
     real items that they objected to and approved.
     """
@@ -128,6 +133,7 @@ class Kept(Struct, frozen=True, kw_only=True):
     days: tuple[Day, ...] = ()
     hurried: float | None = None
     approved: int = 0
+    recent: tuple[str, ...] = ()
     let_go: tuple[str, ...] = ()
     paged: tuple[Page, ...] = ()
     objected: tuple[int, ...] = ()
@@ -175,11 +181,14 @@ def taken(kept: Kept, observed: Observed, place: Place, usual: Callable[[], Queu
     if seen.purpose == Purpose.CANARY:
         return _canary(after, observed)
     if seen.verdict in LETS_GO:
-        return after
+        return _let_go(after, observed)
     approved = seen.verdict not in OBJECTS
     today = after.days[-1] if after.days and after.days[-1].day == after.day else Day(after.day)
     before = after.days[:-1] if after.days and after.days[-1].day == after.day else after.days
-    after = replace(after, days=(*before, _with(today, seen, approved)), approved=after.approved + approved)
+    after = replace(after, days=(*before, _with(today, seen, approved)))
+    if approved:
+        recent = (*kept.recent, seen.item) if len(kept.recent) < CHUNK - 1 else ()  # the chunk is full: `filled`
+        after = replace(after, approved=after.approved + 1, recent=recent)
     return _watched(_scored(after, seen.score, approved), observed, approved, None)
 
 
@@ -190,28 +199,23 @@ def qualified_anew(kept: Kept, place: Place) -> Kept:
     )
 
 
-def slot(kept: Kept) -> int:
-    """Return in which chunk the next approval is remembered."""
-    return kept.approved // CHUNK % CHUNKS
+def filled(before: Kept, after: Kept, item: str, place: Place) -> tuple[int, Chunk] | None:
+    """Return the chunk that the approval of `item` has filled, and its number; None: it has filled none.
 
-
-def remembered(chunk: Chunk | None, kept: Kept, item: str, place: Place) -> Chunk:
-    """Return the chunk with one more approval; `kept` is what was kept before it. Done twice it is the same."""
-    there = kept.approved % CHUNK
-    items = chunk.items[:there] if chunk is not None else ()
-    return Chunk(place.offset, (*items, item))
+    One write for each judgement is half the work of two, so what is not full stands with the person.
+    """
+    if after.approved == before.approved or after.recent:
+        return None
+    return before.approved // CHUNK % CHUNKS, Chunk(place.offset, (*before.recent, item))
 
 
 def newest(kept: Kept, chunks: Mapping[int, Chunk], count: int) -> tuple[str, ...]:
     """Return the items of the newest approvals, the newest first: so many of them, or as many as are remembered."""
-    items: list[str] = []
-    for back in range(CHUNKS):
-        number = (kept.approved - 1) // CHUNK - back
-        if number < 0 or len(items) >= count:
+    items = list(reversed(kept.recent))
+    for number in range(kept.approved // CHUNK - 1, max(-1, kept.approved // CHUNK - 1 - CHUNKS), -1):
+        if len(items) >= count:
             break
-        chunk = chunks.get(number % CHUNKS, Chunk(-1))
-        length = kept.approved - number * CHUNK if back == 0 else CHUNK
-        items += reversed(chunk.items[:length])
+        items += reversed(chunks.get(number % CHUNKS, Chunk(-1)).items)
     return tuple(dict.fromkeys(items[:count]))
 
 
@@ -400,9 +404,14 @@ def _canary(kept: Kept, observed: Observed) -> Kept:
     seen = observed.observation
     caught = seen.verdict in OBJECTS if seen.caught is None else seen.caught
     if seen.verdict in LETS_GO and seen.item not in kept.let_go:
-        return replace(kept, let_go=(*kept.let_go, seen.item)[-LET_GO_MAX:])
+        return _let_go(replace(kept, let_go=(*kept.let_go, seen.item)[-LET_GO_MAX:]), observed)
     left = tuple(item for item in kept.let_go if item != seen.item)
     return _watched(replace(kept, let_go=left), observed, seen.verdict not in OBJECTS, caught)
+
+
+def _let_go(kept: Kept, observed: Observed) -> Kept:
+    is_decided = observed.observation.verdict == SKIP
+    return replace(kept, watch=skipped(kept.watch, observed.decided_ms)) if is_decided else kept
 
 
 def _watched(kept: Kept, observed: Observed, approved: bool, caught: bool | None) -> Kept:

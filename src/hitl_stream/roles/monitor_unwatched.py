@@ -25,8 +25,11 @@ def everybody(partition: int) -> str:
 
 
 def taken_together(kept: Kept, observed: Observed, place: Place, usual: Callable[[], Queue]) -> Kept:
-    """Return what is kept of everybody after one more judgement: shares, and never a level."""
-    after = taken(kept, observed, place, usual)
+    """Return what is kept of everybody after one more judgement: shares, and never a level.
+
+    Nobody's last decision is known here, so an item was looked at since it was on the screen.
+    """
+    after = taken(replace(kept, watch=replace(kept.watch, last_ms=0)), observed, place, usual)
     return replace(after, let_go=(), paged=(), watch=replace(after.watch, level=Level.NONE, signs=()))
 
 
