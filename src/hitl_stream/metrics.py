@@ -52,6 +52,7 @@ CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 WAIT_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400, 259200)
 """From a look at once to three days."""
 QUEUES_MAX = 100
+FENCED = ("router", "desk", "executor")
 PAGES = ("rubber_stamp", "reviewer_unreliable")
 OPENING_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -346,6 +347,8 @@ class ControlMetrics:
         self._tripped = Counter("hitl_tripwire", "Tripwires that tripped.", ("wire", "action"), registry=registry)
         for reason in Rejection:
             m.control_rejected.labels(reason.value)
+        for role in FENCED:
+            self._fences.labels(role)
         for wire in wires:
             for action in ("observe", "engage"):
                 self._tripped.labels(wire, action)
@@ -569,6 +572,7 @@ class MonitorMetrics:
         for queue, figures in now.items():
             for page in PAGES:
                 self._pages.labels(self._queue(queue), page)  # from 0, so that the first one is seen
+            self.rechecked(queue, 0, 0)
             for name, gauge in self._figures.items():
                 value = getattr(figures, name)
                 if value is not None:

@@ -310,6 +310,10 @@ class Settings(BaseSettings):
     """How old a judgement is at least from whose action a monitor makes a canary; a demo has no day."""
     watch_people: bool = True
     """Whether a monitor keeps anything of single people; false: shares of whole queues only, no level, no canary."""
+    notify_urls: Annotated[tuple[SecretStr, ...], Field(max_length=10, repr=False), BeforeValidator(_listed)] = ()
+    """Whom `hitl notify run` tells: URLs as apprise reads them, several with commas."""
+    notify_every_s: Annotated[float, Field(ge=60, allow_inf_nan=False)] = 900.0
+    """At most one message about what waits in so many seconds; switches and pages are told at once."""
     expected_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Actions a second over all agents, for `hitl config check`."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -381,6 +385,7 @@ def shown(settings: Settings) -> dict[str, Any]:
     security = values["kafka_security"]
     values["kafka_security"] = {k: MASK if k in _SECRETS else v for k, v in security.items() if v is not None}
     values["adapter_options"] = {k: _masked_option(k, v) for k, v in settings.adapter_options.items()}
+    values["notify_urls"] = [MASK for _ in settings.notify_urls]
     return {name: _masked(values[name]) if name in ("store", "people") else values[name] for name in NAMES}
 
 
@@ -399,7 +404,7 @@ def kafka_client(settings: Settings) -> dict[str, Any]:
 
 
 _SECRETS = ("sasl_plain_password", "ssl_password")
-_HOLD_SECRETS = ("store", "people", "adapter_options")
+_HOLD_SECRETS = ("store", "people", "adapter_options", "notify_urls")
 
 
 def _masked_option(name: str, value: Option) -> Option:

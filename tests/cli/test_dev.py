@@ -144,6 +144,19 @@ def test_reviewers_that_there_are_not_are_named_before_anything_starts(tmp_path:
     assert "--reviewers careful,hasty: there is no 'hasty'; give careful, lazy, both, or none" in done.stderr
 
 
+def test_a_policy_that_cannot_be_used_is_refused_before_anything_starts_as_lint_says_it(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text('policy: "1"\nqueues: {}\n')
+    linted = hitl(tmp_path, "policy", "lint", "mine.yaml")
+    done, absent = (hitl(tmp_path, "demo", "--policy", name) for name in ("mine.yaml", "absent.yaml"))
+
+    found = [line for line in linted.stdout.splitlines() if ": error " in line]
+    assert done.returncode == 2
+    assert found
+    assert set(found) <= set(done.stderr.splitlines())
+    assert absent.returncode == 2
+    assert "cannot read absent.yaml" in absent.stderr
+
+
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
 def test_a_broker_runs_in_the_foreground_until_it_is_told(tmp_path: Path, told: signal.Signals):
     require("noida")

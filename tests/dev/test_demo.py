@@ -22,7 +22,7 @@ RATE = 300
 GONE_SECONDS_MAX = 10.0
 START_SECONDS_MAX = 90.0
 ALARM_SECONDS_MAX = 120.0
-"""What the demo promises; on two idle cores it takes fifteen."""
+"""What the demo promises; thirty approvals, with a second's look at each, take forty."""
 ITEM_SECONDS_MAX = 120.0
 """Something waits within seconds; each look at it starts a process of its own beside a demo."""
 

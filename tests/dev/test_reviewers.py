@@ -49,6 +49,12 @@ def test_a_crew_has_one_of_each_temper_for_every_role_that_a_queue_asks():
     }  # fmt: skip
 
 
+def test_who_reads_takes_time_and_so_there_are_several_of_them():
+    names = [robot.name for robot in crew(demo_policy(), ("careful", "lazy"), careful=3) if robot.role == "trader"]
+
+    assert names == ["careful-trader-1", "careful-trader-2", "careful-trader-3", "lazy-trader"]
+
+
 def test_what_needs_two_people_is_put_to_another_one_after_the_first(work: Workplace):
     (item,) = work.opened(strategy())
 

@@ -99,6 +99,8 @@ def test_a_link_that_is_over_is_shown_no_more():
 
 def test_beside_robots_a_guest_is_named_among_those_who_decide():
     assert any(one.startswith("people decide (you, and robots 4 times as fast)") for one in drawn(visited(), 100, 30))
+    at_ease = structs.replace(visited(), place=structs.replace(PLACE, guest=GUEST, haste=1.0))
+    assert any(one.startswith("people decide (you, and robots)") for one in drawn(at_ease, 100, 30))
     alone = structs.replace(visited(), place=structs.replace(PLACE, guest=GUEST))
     assert any(one.startswith("what waits for you") for one in drawn(alone, 100, 30))
 

@@ -46,6 +46,7 @@ VERBS = (
     "erase",
     "reverse",
     "completion",
+    "notify",
 )
 """Modules of this package; each registers its verbs on `app` through `register(app)`."""
 IN_A_HURRY = ("keys", "confirm", "kill", "release", "switches", "farewell")

@@ -1,4 +1,4 @@
-"""`python -m hitl_stream.cli.reference DIR` writes the reference pages; a test holds the committed ones against the code.
+"""`python -m hitl_stream.cli.reference DIR` writes the reference; a test holds the committed pages against the code.
 
 Settings, metrics, topics, verbs and errors are told by what decides about them, so that no page can be wrong for long.
 It stands here and not in `dev` because it looks at every verb.
@@ -25,7 +25,7 @@ from hitl_stream.cli.main import INTERNAL, INTERRUPTED, USAGE, build
 from hitl_stream.cli.settings import FOUND, Flags
 from hitl_stream.core import errors
 from hitl_stream.core.errors import HitlError, RefusedError, UnreachableError
-from hitl_stream.settings import FILE_NAME, NAMES, PREFIX, Security, Settings
+from hitl_stream.settings import NAMES, PREFIX, Security, Settings
 from hitl_stream.wire.topics import DAY_MS, MIB, TABLE, Topic
 
 MADE = "<!-- Made by `python -m hitl_stream.cli.reference docs`; a change here is lost. -->"
@@ -33,6 +33,34 @@ NOT_IN_TIME = 3
 HOME = "~/.local/state/hitl"
 DERIVED = {"keys_dir": "keys", "store": "view.db", "people": "people.db"}
 """Settings whose default lies below `state_dir`."""
+SETTINGS_HEAD = """\
+A setting is read, in this order, from a flag, the environment, `hitl.toml` in the working directory (or where
+`HITL_CONFIG` points), a demo that runs, and its default. `hitl config show` says what is in force and where each value
+comes from; `hitl config check` says what would go wrong with it here.
+
+A table is a JSON object in the environment, or one entry of it: `HITL_KAFKA_SECURITY__SASL_MECHANISM=PLAIN`. With
+`_FILE` at its end a variable names a file that holds the value: `HITL_KAFKA_SECURITY__SASL_PLAIN_PASSWORD_FILE`.
+Relative paths in `hitl.toml` start at its own directory. An unknown name is an error."""
+SOURCES = """\
+Binds an action topic to its publishers:
+
+```toml
+sources = {"acme.actions" = {tenants = ["acme"], agents = ["bidder-7"]}}
+```
+
+An action on that topic that names another tenant or agent is refused as `identity`. An empty list allows anybody."""
+METRICS_HEAD = """\
+Every role serves them at `/metrics` on `metrics_port`. Labels come from closed sets: no id, agent or account is ever
+one. Times are seconds; a counter ends in `_total`; a histogram has `_bucket`, `_sum` and `_count` besides.
+
+What is asked of them: [the alerts](../runbooks/README.md), and the dashboards in `grafana/dashboards`."""
+TOPICS_HEAD = """\
+A name in Kafka is `prefix` (`hitl.`) and the name below, unless `topics` in the settings names another. N is
+`partitions` (12), one number for the life of a topic set. `hitl topics plan` shows what would be made,
+`hitl topics apply` makes it, `hitl topics check` says what differs. Every topic has the broker's append time as its
+timestamp.
+
+What the records look like: `docs/schemas` and [AsyncAPI](../asyncapi.json), generated from the code too."""
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -91,19 +119,13 @@ def configuration() -> str:
     )
     return _page(
         "Configuration",
-        f"A setting is read, in this order, from a flag, the environment, `{FILE_NAME}` in the working directory (or where\n"
-        "`HITL_CONFIG` points), a demo that runs, and its default. `hitl config show` says what is in force and where each\n"
-        "value comes from; `hitl config check` says what would go wrong with it here.",
-        "A table is a JSON object in the environment, or one entry of it: `HITL_KAFKA_SECURITY__SASL_MECHANISM=PLAIN`. With\n"
-        "`_FILE` at its end a variable names a file that holds the value: `HITL_KAFKA_SECURITY__SASL_PLAIN_PASSWORD_FILE`.\n"
-        f"Relative paths in `{FILE_NAME}` start at its own directory. An unknown name is an error.",
+        SETTINGS_HEAD,
         _table(["setting", "variable", "flag", "default", "what it says"], rows),
         "## `kafka_security`",
         "The names are those of the Kafka client, aiokafka. A file with a certificate or a key is PEM.",
         _table(["entry", "variable", "takes", "default"], security),
         "## `sources`",
-        'Binds an action topic to its publishers: `sources = {"acme.actions" = {tenants = ["acme"], agents = ["bidder-7"]}}`.\n'
-        "An action on that topic that names another tenant or agent is refused as `identity`. An empty list allows anybody.",
+        SOURCES,
     )
 
 
@@ -139,13 +161,15 @@ def _kind_of(kind: Any) -> str:
 
 def metrics_page() -> str:
     """Return the page of every metric: its name as Prometheus stores it, its type, its labels, its help."""
-    registry = metrics.Metrics().registry
-    rows = sorted([_code(name), kind, labels or "–", text] for name, kind, labels, text in _families(registry))
+    of_roles = metrics.Metrics()
+    metrics.LaneMetrics("router", of_roles)
+    metrics.ControlMetrics(of_roles).drilled(0.0)  # its gauge is there from the first drill on
+    for made in (metrics.DeskMetrics, metrics.MonitorMetrics, metrics.ExecutorMetrics):
+        made(of_roles)
+    rows = sorted([_code(name), kind, labels or "–", text] for name, kind, labels, text in _families(of_roles.registry))
     return _page(
         "Metrics",
-        "Every role serves them at `/metrics` on `metrics_port`. Labels come from closed sets: no id, agent or account is ever\n"
-        "one. Times are seconds; a counter ends in `_total`; a histogram has `_bucket`, `_sum` and `_count` besides.",
-        "What is asked of them: [the alerts](../runbooks/README.md), and the dashboards in `grafana/dashboards`.",
+        METRICS_HEAD,
         _table(["name", "type", "labels", "what it says"], rows),
     )
 
@@ -160,7 +184,7 @@ def _families(registry: CollectorRegistry) -> Iterator[tuple[str, str, str, str]
             name, kind = collector._name, "histogram"
         else:
             continue
-        labels = getattr(collector, "_labelnames", None) or getattr(collector, "_labels", ())
+        labels = collector._labels if isinstance(collector, metrics.BulkHistogram) else collector._labelnames
         yield name, kind, ", ".join(map(_code, labels)), collector._documentation
 
 
@@ -184,10 +208,7 @@ def topics() -> str:
     durable = ", ".join(_code(name) for name, topic in TABLE.items() if topic.durable)
     return _page(
         "Topics",
-        "A name in Kafka is `prefix` (`hitl.`) and the name below, unless `topics` in the settings names another. N is\n"
-        "`partitions` (12), one number for the life of a topic set. `hitl topics plan` shows what would be made, `hitl topics\n"
-        "apply` makes it, `hitl topics check` says what differs. Every topic has the broker's append time as its timestamp.",
-        "What the records look like: `docs/schemas` and [AsyncAPI](../asyncapi.json), generated from the code too.",
+        TOPICS_HEAD,
         _table(["topic", "partitions", "cleanup", "kept", "largest record", "written by", "read by"], rows),
         f"Flushed at each record, so that it is on disk before it is acknowledged: {durable}.",
     )
@@ -196,7 +217,9 @@ def topics() -> str:
 def _kept(topic: Topic) -> str:
     if topic.retention_ms < 0:
         return "for ever"
-    return f"{topic.retention_ms // DAY_MS} d" if topic.retention_ms >= DAY_MS else f"{topic.retention_ms // 3_600_000} h"
+    return (
+        f"{topic.retention_ms // DAY_MS} d" if topic.retention_ms >= DAY_MS else f"{topic.retention_ms // 3_600_000} h"
+    )
 
 
 # --- verbs ------------------------------------------------------------------------------------------------------------
@@ -230,7 +253,9 @@ def _verb(path: tuple[str, ...], app: App) -> str:
     text = cleandoc(app.help or "").partition("\nParameters\n")[0].strip()
     rows = [[_names(one), _takes(one), _of(one), one.parameter.help or ""] for one in arguments]
     table = _table(["parameter", "takes", "default", "what it says"], rows) if rows else ""
-    return "\n\n".join(part for part in (f"## `hitl {' '.join(path)}`", f"```console\n$ {usage}\n```", text, table) if part)
+    return "\n\n".join(
+        part for part in (f"## `hitl {' '.join(path)}`", f"```console\n$ {usage}\n```", text, table) if part
+    )
 
 
 def _is_its_own(argument: Any) -> bool:
@@ -262,7 +287,7 @@ def _takes(argument: Any) -> str:
     plain = [one for one in get_args(hint) if one not in (type(None), ...)]
     if get_origin(hint) is Literal:
         return " or ".join(map(_code, plain))
-    if get_origin(hint) is tuple or (plain and hint not in (bool,)):
+    if plain:
         hint = plain[0]
     if get_origin(hint) is Literal:
         return " or ".join(map(_code, get_args(hint)))
@@ -293,8 +318,14 @@ def errors_page() -> str:
         (FOUND, "the check found something: a law that is broken, a drill over its alarm, nothing waits"),
         (USAGE, "what was typed, or a file or a setting, does not validate; nothing was done"),
         (NOT_IN_TIME, "appended, and not yet proved or applied in the time given; it holds all the same"),
-        (UnreachableError.exit_code, "Kafka was not reached, and nothing was written; or it is not known, and it says so"),
-        (RefusedError.exit_code, "refused: a right, a signature or a qualification is missing, or a ceiling is reached"),
+        (
+            UnreachableError.exit_code,
+            "Kafka was not reached, and nothing was written; or it is not known, and it says so",
+        ),
+        (
+            RefusedError.exit_code,
+            "refused: a right, a signature or a qualification is missing, or a ceiling is reached",
+        ),
         (INTERNAL, "an error of hitl itself; the log says where"),
         (INTERRUPTED, "interrupted by Ctrl-C"),
     )
