@@ -41,6 +41,8 @@ INTERVAL = "30s"
 SCRAPES_S = 2.0
 BROKEN = 20
 ANSWERS_S_MAX = 240.0
+RUN_S_MAX = 900.0
+"""What is asked about: the whole run."""
 LOOK_S = 5.0
 
 
@@ -152,7 +154,8 @@ def answered(server: Prometheus, queries: list[Asked]) -> dict[Asked, bool]:
 
 def has_data(server: Prometheus, expr: str) -> bool:
     """Say whether a query has a value that is a number; a division by nothing shows nothing."""
-    return any(not math.isnan(float(value)) for series in server.range(expr) for _, value in series["values"])
+    found = server.range(expr, RUN_S_MAX)
+    return any(not math.isnan(float(value)) for series in found for _, value in series["values"])
 
 
 def table(found: dict[Asked, bool]) -> str:

@@ -144,9 +144,9 @@ class Prometheus:
         with urllib.request.urlopen(f"{self.url}{path}{query}", timeout=5) as answer:
             return json.load(answer)["data"] if path.startswith("/api") else answer.read()
 
-    def range(self, expr: str) -> list[Any]:
+    def range(self, expr: str, seconds: float = 30.0) -> list[Any]:
         now = time.time()
-        data = self.get("/api/v1/query_range", query=expr, start=str(now - 30), end=str(now), step="1")
+        data = self.get("/api/v1/query_range", query=expr, start=str(now - seconds), end=str(now), step="1")
         return list(data["result"])
 
 
