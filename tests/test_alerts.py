@@ -13,11 +13,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from dashboards import GRAFANA
-from hitl_stream.cli.main import build
 from hitl_stream.core.switches import KINDS
 from hitl_stream.core.tripwires import WIRES
 from hitl_stream.metrics import ControlMetrics, DeskMetrics, ExecutorMetrics, LaneMetrics, Metrics, MonitorMetrics
 from prometheus_server import FIGURES, feed_all, needs_tool
+from support.docs import unknown_in
 from test_grafana import selectors
 
 ROOT = GRAFANA.parent
@@ -110,17 +110,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_on_the_pages_exists(command: str) -> None:
     """Every verb, and every flag of it: nobody has time to guess at night."""
-    words = command.split()
-    at, depth = build(), 0
-    for word in words:
-        if word not in at:
-            break
-        at, depth = at[word], depth + 1
-    assert depth, command
-    assert at.default_command is not None, f"hitl {command} is a group of verbs"
-    flags = {word for word in words[depth:] if word.startswith("--")}
-    known_flags = {name for argument in at.assemble_argument_collection() for name in argument.names}
-    assert flags <= known_flags
+    assert unknown_in(command, groups=False) == ""
 
 
 def test_every_alert_is_tried_both_ways() -> None:

@@ -1,4 +1,4 @@
-"""The documentation: its links lead somewhere, its commands and tests exist, and what is made from code is up to date."""
+"""The documentation: links lead somewhere, commands and tests exist, what is made from code is up to date."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
             pytest.fail("CI=true, and yet no mkdocs-material; it is in the extra `docs`")
         pytest.skip("no mkdocs-material; install the extra `docs`")
     built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS_MAX,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from support.cli import hitl, start
 from support.kafka import Topics, read_values, require, running, within
 
-GONE_SECONDS_MAX = 15.0
+GONE_SECONDS_MAX = 60.0
 PARTITIONS = 2
 
 

@@ -107,7 +107,7 @@ def test_check_points_at_the_policy_check_for_a_policy_that_does_not_validate(an
     code, found = answer("config", "check", "--policy", str(tmp_path / "policy.yaml"))
 
     assert code == 1
-    assert "hitl policy check" in found["problems"][-1]["message"]
+    assert "hitl policy lint" in found["problems"][-1]["message"]
 
 
 def test_check_weighs_the_expected_rate_against_the_window(answer):

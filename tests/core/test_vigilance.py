@@ -138,6 +138,12 @@ def test_a_canary_and_a_skipped_item_in_between_take_their_time_too(gap_ms: int)
     assert looked(vigilance.skipped(before, at_ms - gap_ms), one, USUAL).hurried == (True,)
 
 
+def test_nobody_looked_at_anything_for_less_than_no_time():
+    one = Looked(approved=True, dwell_s=SLOW, floor_s=4.0, at_ms=60_000)
+    seen = [vigilance.shown_s(Watch(last_ms=last_ms), one) for last_ms in (0, 1_000, 59_500, 60_500)]
+    assert seen == [SLOW, SLOW, 0.5, 0.0]
+
+
 def test_who_only_skips_for_twenty_minutes_needs_a_break_as_well():
     watch = Watch()
     for n in range(21):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from typing import Any
@@ -53,6 +54,31 @@ def test_who_reads_takes_time_and_so_there_are_several_of_them():
     names = [robot.name for robot in crew(demo_policy(), ("careful", "lazy"), careful=3) if robot.role == "trader"]
 
     assert names == ["careful-trader-1", "careful-trader-2", "careful-trader-3", "lazy-trader"]
+
+
+def test_who_only_clicks_is_faster_at_taking_what_comes(work: Workplace, monkeypatch: pytest.MonkeyPatch):
+    robots = [robot for robot in crew(demo_policy(), ("careful", "lazy"), careful=3) if robot.role == "trader"]
+    staff, took = Staff(work, *robots), list[str]()
+
+    async def attend(robot: Robot, *_: Any) -> None:
+        took.append(robot.name)
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        tasks = [asyncio.create_task(staff.reviewers._work(robot, None)) for robot in robots]
+        await asyncio.sleep(0)
+        work.opened(bid(1))
+        staff.read()
+        staff.reviewers._news.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    monkeypatch.setattr(staff.reviewers, "_attend", attend)
+    asyncio.run(scenario())
+    assert took == ["lazy-trader"]
 
 
 def test_what_needs_two_people_is_put_to_another_one_after_the_first(work: Workplace):

@@ -133,6 +133,15 @@ def test_all_who_judge_in_a_queue_are_one(monkeypatch: pytest.MonkeyPatch):
     assert {queue: len(one.watch.verdicts) for queue, one in kept.items()} == {"trading": 2, "content": 1}
 
 
+def test_nobody_is_hurried_because_somebody_else_decided_just_before(monkeypatch: pytest.MonkeyPatch):
+    site = Site(monkeypatch)
+
+    asyncio.run(_all(site, [observation(name, n=n, at_ms=START_MS) for n, name in enumerate(("ana", "bo", "cy"))]))
+
+    (kept,) = map(decode_kept, site.table.values())
+    assert kept.watch.hurried == (False,) * 3
+
+
 def test_a_judgement_that_is_read_again_counts_once(monkeypatch: pytest.MonkeyPatch):
     site = Site(monkeypatch)
 

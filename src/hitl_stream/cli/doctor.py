@@ -142,7 +142,7 @@ def _encryption(settings: Settings) -> Iterator[Line]:
         yield Line("encryption", "note", f"{protocol}: nothing is encrypted, and Kafka is on this machine")
     else:
         found = f"{protocol} to {settings.kafka}: whoever is on the way reads and changes everything"
-        yield Line("encryption", "bad", found, "HITL_SECURITY_PROTOCOL=SASL_SSL")
+        yield Line("encryption", "bad", found, "HITL_KAFKA_SECURITY__SECURITY_PROTOCOL=SASL_SSL")
 
 
 def _seals(settings: Settings) -> Iterator[Line]:

@@ -162,7 +162,7 @@ def _policy_facts(settings: Settings) -> tuple[PolicyFacts | None, list[Problem]
         return values.facts_of(load_policy(settings).policy), []
     except PolicyError as error:
         errors = sum(problem.severity == "error" for problem in error.problems)
-        found = f"{settings.policy} does not validate ({errors} errors); run: hitl policy check {settings.policy}"
+        found = f"{settings.policy} does not validate ({errors} errors); run: hitl policy lint {settings.policy}"
         return None, [Problem("settings.policy", found, "policy")]
     except HitlError:
         return None, []  # a file that cannot be read: `settings.check` says so

@@ -12,8 +12,9 @@ Beside a person they leave a share: so many of the items that stand alone, and o
 to one of them by name they never leave. A robot cannot read: what was planted, which any person who reads sees, it is
 told by the item's record.
 
-They speak by the console's key, each as a person in one role. `haste` divides every time: a demo has a minute. With a
-seed they are the same people each time; what is open when they look is not.
+They speak by the console's key, each as a person in one role. `haste` divides every time, for tests that have none;
+whoever works so is too fast to have read. With a seed they are the same people each time; what is open when they look
+is not.
 """
 
 from __future__ import annotations
@@ -232,6 +233,8 @@ class Reviewers:
             if name is None:
                 self._news.clear()
                 await self._news.wait()
+                if robot.temper == "careful":
+                    await asyncio.sleep(0)  # whoever only clicks is faster at taking what comes, too
                 continue
             try:
                 await self._attend(robot, name, producer)

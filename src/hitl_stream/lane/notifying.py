@@ -26,6 +26,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
 from hitl_stream.core.digest_notes import Item, Kind, Message, Notes
+from hitl_stream.core.errors import UsageError
 from hitl_stream.core.review import Review, State
 from hitl_stream.lane.admin import Client, cluster_id, reaching
 from hitl_stream.lane.control_reader import reading_control
@@ -223,11 +224,16 @@ def _item(review: Review, at_ms: int) -> Item:
 async def _ears(spec: Hearing, consumer: Any, group: str, log: ControlLog) -> Ears:
     """Go to the group's place; to the end of everything, where it has none yet."""
     with reaching(spec.client):
-        parts = await partitions_of(consumer, [spec.topics.name(name) for name in NOTIFY_TOPICS])
+        names = [spec.topics.name(name) for name in NOTIFY_TOPICS]
+        parts = await partitions_of(consumer, names)
+        if missing := sorted({*names} - {tp.topic for tp in parts}):
+            raise UsageError(
+                f"Kafka at {spec.client['bootstrap_servers']} has no topic {missing[0]}; create it: hitl topics apply"
+            )
         control = TopicPartition(spec.topics.name("control"), 0)
         known = await _known(spec.client, group)
-        ends = await consumer.end_offsets(parts) if parts else {}
-        firsts = await consumer.beginning_offsets(parts) if parts else {}
+        ends = await consumer.end_offsets(parts)
+        firsts = await consumer.beginning_offsets(parts)
         said = {tp: known[tp].offset if tp in known else ends[tp] for tp in parts}
         said[control] = known[control].offset if control in known else log.control.epoch + 1
         saved = _saved(known[control].metadata) if control in known else Saved(effective=log.control.epoch)

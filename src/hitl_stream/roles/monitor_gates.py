@@ -313,7 +313,7 @@ class GateKeeping(Service):
         if why not in (None, Rejection.REPLAYED):
             raise RefusedError(
                 f"control refuses to put a gate back ({why}, at {epoch}), and it must not stay gone: look whether the "
-                "monitor's key is listed for gate commands (hitl keys list), or put it back: hitl gates restore"
+                "monitor's key is listed for gate commands (hitl keys show), or put it back: hitl gates restore"
             )
 
     async def _alert(self, gate: str, after: Watched, where: str, text: str, place: Place) -> None:
