@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := $(wildcard requirements/dev.txt)
-EXTRAS := console,demo,notify,postgres,sentiment,test,lint
+EXTRAS := console,demo,docs,notify,postgres,sentiment,test,lint
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --upgrade --quiet --no-header --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links pyproject.toml
 
@@ -16,7 +16,7 @@ PYTEST_JOBS ?= 2
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kafka test lint demo bench bench-desk bench-kill bench-console bench-monitor vigilance-proof dashboards-proof faults screenshots behaviours requirements
+.PHONY: help venv kafka test lint docs demo bench bench-desk bench-kill bench-console bench-monitor vigilance-proof dashboards-proof faults screenshots behaviours requirements
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(STAMP)  ## build the documentation into build/docs; fails on a link that leads nowhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 demo: $(STAMP)  ## run everything on this machine for DEMO_SECONDS (60)
 	$(BIN)/hitl demo --seconds $(DEMO_SECONDS) $(DEMO_ARGS)
@@ -86,4 +89,4 @@ behaviours: $(STAMP)  ## show which test shows which behaviour of the specificat
 requirements: $(STAMP)  ## lock requirements/*.txt anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) --output-file requirements/run.txt >/dev/null
-	$(COMPILE) $(foreach extra,console demo postgres sentiment test lint,--extra $(extra)) --output-file requirements/dev.txt >/dev/null
+	$(COMPILE) $(foreach extra,console demo docs notify postgres sentiment test lint,--extra $(extra)) --output-file requirements/dev.txt >/dev/null
