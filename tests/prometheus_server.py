@@ -125,6 +125,7 @@ def decided() -> DeskTally:
     tally.lapsed["trading", "eva"] = 1
     tally.executed, tally.parked, tally.proposed, tally.repeated = 2, 1, 1, 1
     tally.wait_s = [30.0, 90.0]
+    tally.diverted["claims"], tally.gate_ms["claims"] = 2, 40_000
     return tally
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hitl_stream.core.events import DeskTally
 from hitl_stream.metrics import OTHER, QUEUES_MAX, DeskMetrics
 
@@ -34,3 +36,17 @@ def test_queues_without_end_make_no_labels_without_end():
     committed(metrics, tally)
 
     assert value(metrics, "hitl_reviews_lapsed_total", queue=OTHER, owner=OTHER) == 5
+
+
+@pytest.mark.behaviour("A8")
+def test_what_a_gate_puts_to_people_and_how_long_they_look_is_counted_from_nought() -> None:
+    metrics, tally = DeskMetrics(), DeskTally()
+    metrics.gates(["claims", "tone"])
+    tally.diverted["claims"] = 3
+    tally.gate_ms["claims"] = 90_500
+
+    committed(metrics, tally)
+
+    assert value(metrics, "hitl_gate_diverted_total", gate="claims") == 3
+    assert value(metrics, "hitl_gate_diverted_total", gate="tone") == 0
+    assert value(metrics, "hitl_gate_review_seconds_total", gate="claims") == 90.5

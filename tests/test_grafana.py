@@ -17,6 +17,7 @@ from hitl_stream.metrics import Metrics
 from prometheus_server import feed_all
 
 ROOT = GRAFANA.parent
+RULES = sorted((GRAFANA / "prometheus" / "rules").glob("*.yml"))
 EVERY = [pytest.param(load(path), id=path.stem) for path in FILES]
 ASKED = [one for path in FILES for one in asked(load(path))]
 
@@ -29,7 +30,9 @@ def series() -> set[str]:
     """Return the name of every series that a process of ours can expose."""
     metrics = Metrics("0.1.0")
     feed_all(metrics)
-    return {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    ours = {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    return ours | {rule["record"] for path in RULES for group in read_yaml(path)["groups"] for rule in group["rules"]
+                   if "record" in rule}  # fmt: skip
 
 
 def selectors(node: Any) -> Iterator[promql_parser.VectorSelector]:

@@ -162,6 +162,19 @@ def board() -> Json:
                 Query(f"max by (queue) ({select('hitl_escaped_error_ratio')})", "{{queue}}"),
             ),
             graph(
+                "What gates put to people",
+                "Of all routed actions of a day so many were put to people by each gate. A gate that is hardly ever "
+                "overturned may go, once planted errors are caught there: `hitl gates candidates`.",
+                "percentunit",
+                Query("hitl:gate_diverted:ratio1d", "{{gate}}"),
+            ),
+            graph(
+                "What gates cost people",
+                "Minutes that people looked at what each gate put to them, for 1,000 routed actions of a day.",
+                "m",
+                Query("hitl:gate_minutes_per_thousand:ratio1d", "{{gate}}"),
+            ),
+            graph(
                 "Judged again",
                 "Approvals of somebody who missed planted errors: asked of another person, or lost, because the log "
                 "holds them no more.",

@@ -439,12 +439,18 @@ class DeskMetrics(LaneMetrics):
             "Items past half of their time in a queue that they go nowhere from: its owner is to be told.",
             ("queue", "owner"), registry=registry,
         )  # fmt: skip
+        gate = ("gate",)
+        self._diverted = Counter("hitl_gate_diverted", "Items that a gate put to people.", gate, registry=registry)
+        self._gate_seconds = Counter(
+            "hitl_gate_review_seconds", "Time that people looked at what a gate put to them.", gate, registry=registry
+        )
         self._executed = Counter("hitl_reviews_executed", "Actions that people let run.", registry=registry)
         self._parked = Counter("hitl_reviews_parked", "Approvals that a kill switch holds.", registry=registry)
         self._proposed = Counter("hitl_reviews_proposed", "Actions that people wrote.", registry=registry)
         self._wait = BulkHistogram(
             "hitl_review_wait_seconds", "From routing to a judgement.", (), WAIT_SECONDS, registry
         ).child()
+        self._gates: set[str] = set()
         self._queues: set[str] = set()
 
     def committed(
@@ -478,6 +484,10 @@ class DeskMetrics(LaneMetrics):
         for (queue, owner), n in tally.lapsed.items():
             label = self._queue(queue)
             self._lapsed.labels(label, owner if label == queue else OTHER).inc(n)
+        for gate, n in tally.diverted.items():
+            self._diverted.labels(self._gate(gate)).inc(n)
+        for gate, ms in tally.gate_ms.items():
+            self._gate_seconds.labels(self._gate(gate)).inc(ms / 1000)
         for why, n in tally.refused.items():
             self._refused[why].inc(n)
         for reason, n in tally.rejected.items():
@@ -489,6 +499,18 @@ class DeskMetrics(LaneMetrics):
         self._closed.add(tally.closed)
         self._dead.add(tally.dead)
         self._wait.observe_many(tally.wait_s)
+
+    def gates(self, names: Iterable[str]) -> None:
+        """Show each gate of the policy from nought."""
+        for name in names:
+            self._diverted.labels(self._gate(name))
+            self._gate_seconds.labels(self._gate(name))
+
+    def _gate(self, gate: str) -> str:
+        if gate not in self._gates and len(self._gates) >= QUEUES_MAX:
+            return OTHER
+        self._gates.add(gate)
+        return gate
 
     def _queue(self, queue: str) -> str:
         """Return a label: queues are the policy's, and over all policies of a process they stay few."""

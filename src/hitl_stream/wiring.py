@@ -360,6 +360,7 @@ def desk_services(settings: Settings, judge: Judge = no_plugins, metrics: Metric
     )
     observer = DeskMetrics(seat.metrics)
     lane = Lane(spec, batches(desk), desk.state, observer, seat.view)
+    observer.gates(loaded.policy.gates)
     for queue, one in loaded.policy.queues.items():
         observer.watch(queue, partial(_since_ms, lane, queue), seat.view.now_ms, one.owner)
     return seat.services(lane)

@@ -8,7 +8,7 @@ import pytest
 
 from hitl_stream.core.policy.model import Policy
 from support.desk import Workplace
-from support.make import action_bytes, change, gate, make_policy
+from support.make import action_bytes, change, gate, make_policy, post
 
 BIG = {"changes": [change("1.00", "1.30")]}
 """A bid that asks one trader."""
@@ -60,3 +60,23 @@ def test_an_audit_is_told_to_every_gate_that_looks_at_what_ran_alone():
     (seen,) = work.take("evidence")
     assert (seen["gates"], seen["purpose"], seen["verdict"]) == (["quiet"], "audit", "reject")
     assert seen["p"] == 1.0
+
+
+@pytest.mark.behaviour("A8")
+def test_what_a_gate_puts_to_people_is_counted_with_the_time_that_they_look():
+    work = Workplace()
+    claim = {**post("It isn't magic. It is clinically proven."), "type": "post.publish", "agent": {"id": "copy-2"}}
+    work.propose(action_bytes(**claim), action_bytes(action_id="big", **BIG))
+    work.work()
+    (item,) = [name for name in work.open_items() if work.card(name).action.action_id != "big"]
+    asking = {row.gate for row in work.card(item).decision.reasons if row.gate and row.counts}
+    assert asking
+    assert work.tally.diverted == dict.fromkeys(asking, 1)
+
+    work.say(item, by="eve", role="editor", read_s=42)
+    work.work()
+    assert work.tally.gate_ms == dict.fromkeys(asking, 42_000)
+    (other,) = [name for name in work.open_items() if name != item]
+    work.say(other, by="tess", read_s=5_000)
+    work.work()
+    assert work.tally.gate_ms == {}, "no gate asked for it"

@@ -278,13 +278,17 @@ class DeskTally:
     """
 
     __slots__ = (
-        "closed", "dead", "executed", "labelled", "lapsed", "opened", "opinions", "parked", "proposed", "refused",
-        "rejected", "repeated", "skipped", "timed", "unjoined", "verdicts", "wait_s",
+        "closed", "dead", "diverted", "executed", "gate_ms", "labelled", "lapsed", "opened", "opinions", "parked",
+        "proposed", "refused", "rejected", "repeated", "skipped", "timed", "unjoined", "verdicts", "wait_s",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.opened: Counter[str] = Counter()
         """Queue → items that were opened."""
+        self.diverted: Counter[str] = Counter()
+        """Gate → items that it put to people."""
+        self.gate_ms: Counter[str] = Counter()
+        """Gate → milliseconds that people looked at them."""
         self.verdicts: Counter[tuple[str, str, str]] = Counter()
         """(queue, verdict, `Effect`) → judgements."""
         self.refused: Counter[str] = Counter()

@@ -226,6 +226,8 @@ class _Batch:
             self.writing.tally.repeated += 1  # a monitor that was interrupted has said it again
             return
         self.writing.tally.opened[card.state.queue] += 1
+        if review.purpose is Purpose.DECIDE:
+            self.writing.tally.diverted.update(judged.asking_gates(card.decision))
         lot = self.lots.taking(record, card, review)
         if lot is None:
             self.writing.write(index, record.partition, card, review)

@@ -13,6 +13,7 @@ import structlog
 from msgspec import structs
 
 from hitl_stream.core.canaries import is_planted
+from hitl_stream.core.commands import milliseconds
 from hitl_stream.core.edits import diff
 from hitl_stream.core.events import DeskTally, Effect, ErrorClass, Purpose, Refusal
 from hitl_stream.core.policy.compile import Compiled
@@ -48,6 +49,8 @@ WRITES = {
 }
 """The topics that the desk seals records for, and their types."""
 ACTIONS = "actions"
+LOOKED_MS_MAX = 900_000
+"""Of one look at one item: whoever leaves a page open over lunch has not read for an hour."""
 NOBODY: Mapping[str, SealKey] = MappingProxyType({})
 
 
@@ -251,6 +254,9 @@ class Writing:
         topics = self.papers.topics
         by_person = partition_of(claims.by.encode(), topics.count("observations"))
         self.emit("observations", by_person, claims.by.encode(), value, index=index)
+        looked_ms = milliseconds(claims.decided) - milliseconds(claims.painted)
+        for gate in judged.asking_gates(decision) if kept.review.purpose is Purpose.DECIDE else ():
+            self.tally.gate_ms[gate] += min(max(looked_ms, 0), LOOKED_MS_MAX)
         if kept.review.purpose is Purpose.AUDIT:
             for gate in judged.gates_of(decision, under):
                 where = partition_of(gate.encode(), topics.count("evidence"))

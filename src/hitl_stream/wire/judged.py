@@ -88,6 +88,7 @@ def decision_value(
 
 OBJECTS = ("reject", "change", "escalate")
 """The words by which somebody says that not everything is right; a canary is caught by any of them."""
+ASKS = ("REVIEW", "ESCALATE")
 QUIZ = "quiz"
 PASSED = "passed"
 
@@ -140,6 +141,12 @@ def observation_value(
 def gates_of(decision: Held, under: Sequence[str]) -> tuple[str, ...]:
     """Return the gates that look at an item, each once."""
     return tuple(dict.fromkeys((*under, *(reason.gate for reason in decision.reasons if reason.gate is not None))))
+
+
+def asking_gates(decision: Held) -> tuple[str, ...]:
+    """Return the gates because of which people are asked, each once."""
+    asking = (row.gate for row in decision.reasons if row.gate and row.counts and row.outcome in ASKS)
+    return tuple(dict.fromkeys(asking))
 
 
 def qualified_value(claims: Qualified) -> bytes:
