@@ -13,6 +13,7 @@ from cyclopts.types import PositiveInt
 from rich.table import Table
 from rich.text import Text
 
+from hitl_stream.cli.progress import how_far
 from hitl_stream.cli.settings import FOUND, NO_FLAGS, Json, SettingsFlags
 from hitl_stream.cli.terminal import emit, out
 from hitl_stream.lane import admin
@@ -110,8 +111,11 @@ def check(*, json: Json = False, replication: Replication = None, flags: Setting
 
 
 def reading(work: Coroutine[Any, Any, T]) -> T:
-    """Run one call to Kafka. The client's own lines are left out: our error says what they do, once."""
-    with _quiet("aiokafka"):
+    """Run one call to Kafka. The client's own lines are left out: our error says what they do, once.
+
+    What takes long shows on a terminal how far it is, and how long it will still take.
+    """
+    with _quiet("aiokafka"), how_far():
         return asyncio.run(work)
 
 

@@ -7,8 +7,9 @@ transactions that are pending now: reading waits until they are settled, which t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -27,6 +28,9 @@ POLL_MS = 1_000
 STALLED_SECONDS = 45.0
 """A transaction whose owner died hides what follows it for its 10 s and up to 10 more; then something is wrong."""
 STABLE_SECONDS_MAX = 30.0
+
+WATCHER: ContextVar[Callable[[int, int], None] | None] = ContextVar("watcher", default=None)
+"""Whoever shows a person how far reading is is told (records read, records in all), some times a second at most."""
 
 # aiokafka has no types; as Any its calls pass under strict.
 _Consumer: Any = AIOKafkaConsumer
@@ -85,6 +89,8 @@ async def read(
         loop = asyncio.get_running_loop()
         progress = loop.time()
         reached: dict[TopicPartition, int] = {}
+        watcher, total = WATCHER.get(), sum(wanted[tp].end - wanted[tp].start for tp in open_)
+        left = {tp: wanted[tp].end - wanted[tp].start for tp in open_}
         while open_:
             for tp, records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS_MAX)).items():
                 end = wanted[tp].end
@@ -94,9 +100,12 @@ async def read(
                     yield tp.topic, tp.partition, records
             positions = {tp: await consumer.position(tp) for tp in open_}
             for tp, position in positions.items():
+                left[tp] = max(0, wanted[tp].end - position)
                 if position >= wanted[tp].end:
                     open_.discard(tp)
                     consumer.pause(tp)
+            if watcher is not None:
+                watcher(total - sum(left.values()), total)
             if positions != reached:
                 progress, reached = loop.time(), positions
             elif loop.time() - progress > STALLED_SECONDS:
