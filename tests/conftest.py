@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 pytest_plugins = ["behaviours"]
 os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has one, and rich would keep it for good
@@ -48,3 +51,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def full(request: pytest.FixtureRequest) -> bool:
     """Say whether the long dose is wanted: `make faults`, HITL_FAULTS=full."""
     return bool(request.config.getoption("--dose") == "full")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Take back what a test, or a command that it called, configured: its stream is closed by then."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    if structlog.is_configured():
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()

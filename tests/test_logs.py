@@ -8,7 +8,6 @@ import logging
 import os
 import pty
 import unicodedata
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -51,18 +50,6 @@ CORPUS = (
     "x event=forged offset=5",
 )
 """New lines, escape sequences, direction and invisible characters, CSV and format strings."""
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Leave logging as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
 
 
 class Lines(io.StringIO):

@@ -29,6 +29,7 @@ from hitl_stream.console.pairs import Pairs
 from hitl_stream.console.reviewing import id_of
 from hitl_stream.console.serve import WRITERS
 from hitl_stream.console.view import TABLES, SqlStore, open_view
+from hitl_stream.core.events import Purpose
 from hitl_stream.core.ledger import WHAT, Report
 from hitl_stream.core.review import ENDS, State
 from hitl_stream.dev.reviewers import Reviewers, Robot
@@ -107,7 +108,8 @@ class Run(Fleet[Process]):
         quiet = 0
         while quiet < 3:
             states = await items(self.site)
-            opened = sum(state not in ENDS for state in states.values())
+            seconds = await blind_seconds(self.site)  # nothing waits for them, and for some nobody may be left
+            opened = sum(state not in ENDS for item, state in states.items() if item not in seconds)
             quiet = quiet + 1 if len(states) >= len(self.proposed) and not opened else 0
             self.expect_alive()
             assert time.monotonic() < deadline, f"{opened} of {len(states)} items are open still"
@@ -123,11 +125,20 @@ async def items(site_: Site) -> dict[str, State]:
     return found
 
 
+async def blind_seconds(site_: Site) -> set[str]:
+    """Return the items that ask for a judgement once more."""
+    return {
+        record.key.decode()
+        async for record in all_records(site_, "reviews")
+        if not is_lot(record.key) and json.loads(record.value)["purpose"] == Purpose.SECOND
+    }
+
+
 async def judge(site_: Site) -> tuple[Findings, Counter[str]]:
     """Return everything that must not be, and how items ended. What is waited for is the answer to a verdict."""
     found = Findings()
     wrong = found.wrong
-    states = await items(site_)
+    states, seconds = await items(site_), await blind_seconds(site_)
     routed: dict[str, str] = {}
     decision_of: dict[str, str] = {}
     for topic in ("review", "escalation"):
@@ -135,7 +146,8 @@ async def judge(site_: Site) -> tuple[Findings, Counter[str]]:
             decision = json.loads(record.value)
             routed[f"{record.topic}/{record.partition}/{record.offset}"] = decision["id"]
     async for record in all_records(site_, "reviews"):
-        decision_of[record.key.decode()] = routed[json.loads(record.value)["source"]]
+        if record.key.decode() not in seconds:
+            decision_of[record.key.decode()] = routed[json.loads(record.value)["source"]]
     opened = set(decision_of.values())
     found.lost = [f"decision {decision} asked people, and no item was opened" for decision in routed.values()
                   if decision not in opened]  # fmt: skip
@@ -170,7 +182,12 @@ async def judge(site_: Site) -> tuple[Findings, Counter[str]]:
         found.waits_ms.append(record.timestamp - at_ms)
         if value["effect"] == "applied" and value["verdict"] != "escalate":
             applied[value["item"]] += 1
+    for item in seconds:
+        if written[item] or applied[item] > 1:
+            wrong.append(f"{item}, a second: {written[item]} actions written, {applied[item]} verdicts applied")
     for item, state in states.items():
+        if item in seconds:
+            continue
         decision = decision_of[item]
         expected = {
             State.APPROVED: (1, [], 0),
@@ -187,7 +204,7 @@ async def judge(site_: Site) -> tuple[Findings, Counter[str]]:
     found.lost += [f"verdict {place} has no answer" for place, (verdict, _) in said.items() if verdict not in answered]
     async for record in all_records(site_, "dlq"):
         wrong.append(f"dead letter: {dict(record.headers)}")
-    return found, Counter(str(state) for state in states.values())
+    return found, Counter(str(state) for state in states.values() if state in ENDS)
 
 
 # --- the view ---------------------------------------------------------------------------------------------------------
@@ -261,7 +278,10 @@ def test_desks_killed_at_any_time_apply_each_verdict_once(
         async with site(kafka, 1) as here:
             await apply(here.client, here.topics, DESK_TOPICS)
             loaded = wiring.load_policy(here.settings)
-            people = [Robot(f"trader-{n}", "trader") for n in range(dose.people)] + [Robot("sam", "senior")]
+            people = [Robot(f"trader-{n}", "trader") for n in range(dose.people)] + [
+                Robot("sam", "senior"),
+                Robot("sue", "senior"),
+            ]
             reviewers = Reviewers(
                 here.client, here.topics, read_signing_keys(here.settings.keys_dir)["console-1"],
                 await cluster_id(here.client), loaded.policy, people, seed, HASTE, repeats=0.05, conflicts=0.05,

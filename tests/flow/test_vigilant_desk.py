@@ -349,3 +349,17 @@ def test_an_executor_refuses_it_by_itself_whatever_a_desk_lets_run(guard: str, m
     outputs = approved(work, guards_off)
     assert len(outputs) == 1
     assert called(work, outputs, guards_off) == []
+
+
+@pytest.mark.parametrize("purpose", ["second", "decide"])
+def test_what_is_only_judged_and_expires_wakes_nobody(purpose: str) -> None:
+    work = Workplace(ALWAYS)
+    opened(work)
+    if purpose == "second":
+        decided(work, work.open_items()[0])
+    told = 0
+    for _ in range(40):
+        work.later(6 * 3_600_000)
+        told += sum(work.tally.timed.values()) + sum(work.tally.lapsed.values())
+    assert not any(work.review(name).state is State.OPEN for name in work.open_items())
+    assert bool(told) == (purpose == "decide")

@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> int:
         from hitl_stream import logs
 
         if not structlog.is_configured():
-            logs.configure()  # by itself it would print every variable of every frame
+            logs.configure(stream=sys.stderr)  # by itself it would print every variable of every frame
         structlog.get_logger().exception("an error of hitl itself")
         say("hitl broke on an error of its own; the log above says where. Please report it with that log.")
         return INTERNAL

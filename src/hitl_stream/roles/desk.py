@@ -476,10 +476,11 @@ class _Batch:
             self.writing.draft.again[name] = max(next_ms(kept.review, stopped), now_ms + AGAIN_MS)
             return
         card = Card.read(kept.value)
-        queues = lapsed(kept.review, turn.review)
+        asks = kept.review.purpose in (Purpose.DECIDE, Purpose.EXCEPTION)
+        queues = lapsed(kept.review, turn.review) if asks else ()
         for queue in queues:
             self._lapsed(name, queue)
-        if not queues:
+        if not queues and asks:  # what is only judged holds nothing up, and wakes nobody
             self.writing.tally.timed[kept.queue, turn.review.state] += 1
         self.writing.follow(-1, card.partition, card, turn, kept)
 
