@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -211,6 +211,20 @@ def until(
         time.sleep(POLL_S)
 
 
+def watched_over(site: Site, process: subprocess.Popen[bytes], holds: Any) -> None:
+    """Wait until that holds, as whoever runs a worker does: one that ends because it cannot go on is started again."""
+    deadline = time.monotonic() + SECONDS_MAX
+    with ExitStack() as stack:
+        while not holds():
+            if process.poll() is not None:
+                assert "stood still" in site.log(), site.log()
+                process, _ = stack.enter_context(site.monitor(slot=1))
+            assert time.monotonic() < deadline, f"what the first one left: not within {SECONDS_MAX:g} s\n{site.log()}"
+            time.sleep(POLL_S)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS_MAX) == 0, site.log()
+
+
 def caught_up(site: Site, wanted: Offline) -> bool:
     found = site.tables().people
     return {key: kept.offset for key, kept in found.items()} == {
@@ -275,9 +289,7 @@ def test_two_workers_share_the_partitions_and_one_that_dies_leaves_them_to_the_o
             site.judge(people[1_200:])
             first.send_signal(signal.SIGKILL)
             wanted = site.offline()
-            until(site, second, lambda: caught_up(site, wanted), "what the first one left")
-            second.send_signal(signal.SIGTERM)
-            assert second.wait(SECONDS_MAX) == 0, site.log()
+            watched_over(site, second, lambda: caught_up(site, wanted))
 
     found = site.tables()
     assert sum(len(kept.watch.verdicts) for kept in wanted.people.values()) > 1_200

@@ -36,7 +36,7 @@ from mode import Service
 
 from hitl_stream.core.canaries import AGE_MS_MIN
 from hitl_stream.core.commands import DAY_MS, ReviewerChange
-from hitl_stream.core.errors import RefusedError, SettingsError
+from hitl_stream.core.errors import BrokenError, RefusedError, SettingsError
 from hitl_stream.core.events import Purpose
 from hitl_stream.core.policy.model import Policy
 from hitl_stream.core.review import TIER_MAX
@@ -89,6 +89,8 @@ MONITOR = "monitor"
 TABLE = "monitor.people"
 REVIEWER = "reviewer"
 SHOW_EVERY_S = 5.0
+RESTORE_LOOK_S = 5.0
+RESTORE_STILL_S_MAX = 60.0
 
 
 class MonitorObserver(Protocol):
@@ -233,6 +235,23 @@ class Monitor(Service):
         # second whether some have left.
         app.producer.buffer.max_messages = WRITES_MAX
         await self.add_runtime_dependency(app)
+        self.add_future(self._restores())
+
+    async def _restores(self) -> None:
+        """End where restoring stands still, so that whoever starts us again begins it anew.
+
+        After a worker has died Faust sometimes waits for ever for a changelog that it does not read.
+        """
+        seen: dict[Any, int] = {}
+        since = time.monotonic()
+        while not self.should_stop:
+            await self.sleep(RESTORE_LOOK_S)
+            there = dict(self.app.tables.recovery.active_offsets)
+            if self.app.tables.actives_ready or there != seen:
+                seen, since = there, time.monotonic()
+            elif time.monotonic() - since > RESTORE_STILL_S_MAX:
+                await self.crash(BrokenError(f"restoring has stood still for {RESTORE_STILL_S_MAX:g} s; begin anew"))
+                return
 
     async def _look_for_our_key(self) -> None:
         spec = self.spec
